@@ -1,0 +1,23 @@
+//! The vocabulary of Posthouse: what the stages say to each other.
+//!
+//! No I/O and no runtime here. A type belongs in this crate when more than one stage speaks of it.
+
+mod address;
+mod attempt;
+mod clock;
+mod event;
+mod header;
+mod id;
+mod message;
+mod queue;
+mod status;
+
+pub use address::{Address, AddressError, ReversePath, domain_to_ascii};
+pub use attempt::{Attempt, Disposition, Outcome, RecipientOutcome, Remote};
+pub use clock::{Clock, ManualClock, Mono, Timestamp};
+pub use event::{Accepted, Actor, Event, EventKind, ReportKind};
+pub use header::{Header, HeaderEnd, HeaderScan, Headers, headers};
+pub use id::{DeliveryId, IdError, IdGenerator, MessageId, OrgId};
+pub use message::{Body, Message, Notify, Origin, Protocol, Recipient, Ret, TlsInfo};
+pub use queue::{Destination, DestinationError, HostPort, QueueKey, RecipientStatus, State, Stream};
+pub use status::{EnhancedStatus, Reply, StatusError};
