@@ -1,0 +1,1 @@
+//! Puts dots on: what goes out by DATA.
