@@ -1,1 +1,14 @@
-//! TODO
+//! Listeners that drive SMTP's server session into check and admit.
+//!
+//! [`serve`] accepts connections; each is a task that feeds [`smtp::server::Session`], streams content into the store
+//! and asks the [`Backend`] what it cannot decide itself.
+
+mod backend;
+mod limits;
+mod policy;
+mod serve;
+
+pub use backend::{AuthAnswer, AuthAsk, Backend, Client, Identity, MailAsk, RcptAsk, Submission};
+pub use limits::{Connections, Counted, TooMany};
+pub use policy::{BareNewline, Limits, ListenerConfig, Mode, Policy};
+pub use serve::serve;
