@@ -1,0 +1,57 @@
+//! What can go wrong with the history, by who is at fault.
+
+use std::path::PathBuf;
+
+/// Why the history could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The disk, or SQLite on it: full, not readable, a failed fsync.
+    #[error("history: {path}: {source}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The directory could not be read or written.
+    #[error("history: {path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record is not what was written.
+    #[error("history: {path}: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// An event could not be encoded; our own fault.
+    #[error("history: an event could not be encoded: {0}")]
+    Encode(#[source] postcard::Error),
+    /// The asker: a query that makes no sense.
+    #[error("{0}")]
+    Query(String),
+    /// The history has been closed.
+    #[error("history: closed")]
+    Closed,
+}
+
+impl HistoryError {
+    /// Whether the file itself is broken, so that it is set aside rather than tried again.
+    pub(crate) fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            HistoryError::Damaged { .. } => true,
+            HistoryError::Disk { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            }
+            _ => false,
+        }
+    }
+}
