@@ -1,0 +1,123 @@
+//! Reads a configuration file: text, keys, values, then what is relative to the file.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::de::DeTable;
+
+use super::diagnose::{ConfigError, ConfigErrors, Source};
+use super::values::Secret;
+use super::{Config, Listener, Mode, Recipients, keys, reference, validate};
+
+impl Config {
+    /// Reads a file; without one, everything is by default and relative to the current directory.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] lists everything that is wrong, with its place in the file.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let Some(path) = path else { return Self::parse("", None) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigErrors::plain(format!("{} cannot be read: {e}", path.display()), Some(path)))?;
+        Self::parse(&text, Some(path))
+    }
+
+    /// Reads a text as if it came from `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let source = Source { path: path.map(Path::to_owned), text: text.into() };
+        let fail = |errors| ConfigErrors { errors, source: source.clone() };
+        let of_toml = |e: &toml::de::Error| {
+            ConfigError::new(e.message().to_owned(), e.span().map(|span| source.first_line(span)))
+        };
+        let root = DeTable::parse(text).map_err(|e| fail(vec![of_toml(&e)]))?;
+        let wrong = keys::check(root.get_ref(), &reference::inline_schema(), &source);
+        if !wrong.is_empty() {
+            return Err(fail(sorted(wrong)));
+        }
+        let mut config =
+            Self::deserialize(toml::Deserializer::from(root)).map_err(|e| fail(vec![of_toml(&e)]))?;
+        config.source = source.clone();
+        let mut wrong = config.resolve();
+        wrong.extend(validate::check(&config));
+        if wrong.is_empty() { Ok(config) } else { Err(fail(sorted(wrong))) }
+    }
+
+    /// Fills in what is by default and not constant, makes paths absolute, reads secrets.
+    fn resolve(&mut self) -> Vec<ConfigError> {
+        let mut wrong = Vec::new();
+        let base = self.source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+        let absolute = |path: &mut PathBuf| {
+            let joined = base.join(&*path);
+            *path = std::path::absolute(&joined).unwrap_or(joined);
+        };
+        if self.hostname.is_empty() && self.source.span("hostname").is_none() {
+            self.hostname = machine_name();
+        }
+        absolute(&mut self.data_dir);
+        let acme_ca = self.acme.as_mut().and_then(|acme| acme.ca_file.as_mut());
+        let tls = [&mut self.tls.certificate, &mut self.tls.key, &mut self.tls.ca_file];
+        tls.into_iter().filter_map(Option::as_mut).chain(acme_ca).for_each(&absolute);
+        if let Recipients::File(path) = &mut self.relay.recipients {
+            absolute(path);
+        }
+        for (name, host) in &mut self.smarthost {
+            let Some(path) = &mut host.password_file else { continue };
+            absolute(path);
+            if host.password.is_some() {
+                let key = format!("smarthost.{name}.password");
+                let message = format!("smart host `{name}` has both password and password_file");
+                wrong.push(ConfigError::new(message, self.source.span(&key)).help("keep one of them"));
+                continue;
+            }
+            match read_secret(path) {
+                Ok(secret) => host.password = Some(secret),
+                Err(why) => {
+                    let key = format!("smarthost.{name}.password_file");
+                    wrong.push(ConfigError::new(why, self.source.span(&key)));
+                }
+            }
+        }
+        if self.listener.is_empty() && self.source.span("listener").is_none() {
+            self.listener = default_listeners();
+        }
+        for listener in &mut self.listener {
+            if listener.name.is_empty() {
+                listener.name = listener.mode.as_str().to_owned();
+            }
+        }
+        wrong
+    }
+}
+
+/// The listeners of an empty file.
+fn default_listeners() -> Vec<Listener> {
+    [(Mode::Smtp, 2525), (Mode::Submission, 2587), (Mode::Submissions, 2465)]
+        .into_iter()
+        .map(|(mode, port)| Listener { address: vec![([127, 0, 0, 1], port).into()], mode, ..Listener::default() })
+        .collect()
+}
+
+/// The secret in a file, without the line end at its end.
+fn read_secret(path: &Path) -> Result<Secret, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+    if secret.is_empty() {
+        return Err(format!("{} is empty", path.display()));
+    }
+    if secret.contains(['\n', '\r', '\0']) {
+        return Err(format!("{} holds more than one line", path.display()));
+    }
+    Ok(Secret::new(secret))
+}
+
+fn machine_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    mail::domain_to_ascii(&name).unwrap_or_else(|| "localhost".into())
+}
+
+fn sorted(mut errors: Vec<ConfigError>) -> Vec<ConfigError> {
+    errors.sort_by_key(|e| e.span.as_ref().map_or(usize::MAX, |s| s.start));
+    errors
+}

@@ -1,0 +1,346 @@
+//! The sections about where mail goes: who may relay, routes, smart hosts, name resolving, outgoing connections.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use mail::{Address, Destination, HostPort, domain_to_ascii};
+use net::Network;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::values::{self, AsText, Secret, Text};
+
+/// Who may relay without a password, and which domains are ours.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// Clients that may relay without AUTH on `smtp` listeners: `"192.0.2.0/24"`, or `{ network = "192.0.2.0/24",
+    /// org = "NAME" }` to count their mail to an organisation other than `default`.
+    pub networks: Vec<RelayNetwork>,
+    /// Domains whose mail is taken in from anyone. Each needs a route.
+    pub local_domains: Vec<String>,
+    /// How a recipient in a local domain is verified before it is accepted: `"callout"` asks the route's server,
+    /// `"any"` takes all, `"file:PATH"` takes the addresses in a file, one a line.
+    pub recipients: Recipients,
+}
+
+/// A network that may relay, and the organisation its mail belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayNetwork {
+    /// The clients.
+    pub network: Network,
+    /// The organisation; none is `default`.
+    pub org: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RelayNetworkTable {
+    /// The clients.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Network>")]
+    network: Network,
+    /// The organisation that their mail belongs to.
+    org: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for RelayNetwork {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = RelayNetwork;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a network such as \"192.0.2.0/24\", or { network = …, org = … }")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<RelayNetwork, E> {
+                Network::read(text).map(|network| RelayNetwork { network, org: None }).map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RelayNetwork, A::Error> {
+                let table = RelayNetworkTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RelayNetwork { network: table.network, org: table.org })
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+impl Serialize for RelayNetwork {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let Some(org) = &self.org else { return s.serialize_str(&self.network.to_string()) };
+        let mut map = s.serialize_map(Some(2))?;
+        map.serialize_entry("network", &self.network.to_string())?;
+        map.serialize_entry("org", org)?;
+        map.end()
+    }
+}
+
+impl JsonSchema for RelayNetwork {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "network".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let table = RelayNetworkTable::json_schema(generator);
+        json_schema!({ "anyOf": [{ "type": "string", "format": "network" }, table] })
+    }
+}
+
+/// How a local recipient is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Recipients {
+    /// The server that the route names is asked.
+    #[default]
+    Callout,
+    /// All are taken.
+    Any,
+    /// Those in a file are taken.
+    File(PathBuf),
+}
+
+impl Text for Recipients {
+    const WHAT: &'static str = "\"callout\", \"any\" or \"file:PATH\"";
+    const FORMAT: &'static str = "callout | any | file:PATH";
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "callout" => Ok(Self::Callout),
+            "any" => Ok(Self::Any),
+            _ => match text.strip_prefix("file:") {
+                Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
+                _ => Err(format!("{text:?} is no way to verify recipients: {}", Self::WHAT)),
+            },
+        }
+    }
+    fn write(&self) -> String {
+        match self {
+            Self::Callout => "callout".into(),
+            Self::Any => "any".into(),
+            Self::File(path) => format!("file:{}", path.display()),
+        }
+    }
+}
+
+/// Where a route sends mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteTo {
+    /// To the mail exchangers of the recipient's domain.
+    Mx,
+    /// To this place.
+    To(Destination),
+}
+
+impl FromStr for RouteTo {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "mx" {
+            return Ok(Self::Mx);
+        }
+        text.parse().map(Self::To).map_err(|e: mail::DestinationError| e.0)
+    }
+}
+
+impl fmt::Display for RouteTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mx => f.write_str("mx"),
+            Self::To(to) => to.fmt(f),
+        }
+    }
+}
+
+impl Text for RouteTo {
+    const WHAT: &'static str = "a destination such as \"smtp://host:25\", \"smarthost:NAME\" or \"mx\"";
+    const FORMAT: &'static str = "destination";
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Implements serde and schemars for a type by its text.
+macro_rules! by_text {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                values::text::deserialize(d)
+            }
+        }
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                values::text::serialize(self, s)
+            }
+        }
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                Self::FORMAT.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": Self::FORMAT })
+            }
+        }
+    )*};
+}
+by_text!(Recipients, RouteTo);
+
+/// One route.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Recipient domains: `"example.net"`, or `"*.example.net"` for everything below it. Empty: any.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Envelope senders: `"ann@example.net"`, `"*@example.net"`, or `"*@*.example.net"`. Empty: any, the null sender
+    /// too.
+    #[serde(default)]
+    pub senders: Vec<String>,
+    /// Where to: `smtp://host:port` (TLS when offered), `lmtp://host:port`, `lmtp:/socket`,
+    /// `maildir:/path/{domain}/{user}`, `smarthost:NAME`, `mx`, `sandbox` (caught and shown instead of sent) or `discard`.
+    pub to: RouteTo,
+}
+
+/// Whether this can be an entry of `domains`: a domain, or `*.` and a domain.
+pub fn is_domain_pattern(text: &str) -> bool {
+    domain_to_ascii(text.strip_prefix("*.").unwrap_or(text)).is_some()
+}
+
+/// Whether this can be an entry of `senders`: an address, `*@domain`, or `*@*.domain`.
+pub fn is_sender_pattern(text: &str) -> bool {
+    match text.strip_prefix("*@") {
+        Some(domain) => is_domain_pattern(domain),
+        None => Address::parse(text).is_ok(),
+    }
+}
+
+/// How connections to a smart host are protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SmartHostTls {
+    /// STARTTLS with a certificate that verifies, or nothing is sent.
+    #[default]
+    Required,
+    /// STARTTLS when offered; the certificate is not verified. A password is sent only over TLS.
+    Opportunistic,
+    /// TLS from the first byte (port 465) with a certificate that verifies.
+    Implicit,
+    /// Plain text.
+    None,
+}
+
+/// A server that takes mail for delivery elsewhere.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SmartHost {
+    /// Its hosts; the next one is tried when one does not answer.
+    #[serde(with = "values::texts")]
+    #[schemars(with = "Vec<AsText<HostPort>>")]
+    pub hosts: Vec<HostPort>,
+    /// How connections are protected.
+    pub tls: SmartHostTls,
+    /// The login, if it wants one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password. Better in a file of its own: `password_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// A file that holds the password; a line end at its end does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Name resolving.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// The resolvers to ask, as `"127.0.0.1:53"`. Empty: the system's.
+    #[serde(with = "values::texts")]
+    #[schemars(with = "Vec<AsText<SocketAddr>>")]
+    pub servers: Vec<SocketAddr>,
+    /// Whether MX answers may point to private or loopback addresses. Hosts named in routes always may.
+    pub allow_private_targets: bool,
+}
+
+/// Connections to other hosts. The time-outs are the least that RFC 5321 section 4.5.3.2 asks for.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// Connections at a time to one destination.
+    #[schemars(range(min = 1))]
+    pub connections_per_destination: usize,
+    /// Connections at a time over all destinations.
+    #[schemars(range(min = 1))]
+    pub connections: usize,
+    /// Messages over one connection before it is closed.
+    #[schemars(range(min = 1))]
+    pub messages_per_connection: u32,
+    /// Recipients in one transaction, unless the peer announces fewer.
+    #[schemars(range(min = 1))]
+    pub recipients_per_transaction: usize,
+    /// Addresses to connect from; the one of the peer's family is used. Empty: the system chooses.
+    #[serde(with = "values::texts")]
+    #[schemars(with = "Vec<AsText<IpAddr>>")]
+    pub source: Vec<IpAddr>,
+    /// The port of mail exchangers. Other than 25 only makes sense in tests.
+    #[schemars(range(min = 1))]
+    pub mx_port: u16,
+    /// How long a connection may wait for its next message.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub idle: Duration,
+    /// Time-out for the connection to be made, per address.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub connect_timeout: Duration,
+    /// Time-out for the greeting.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub greeting_timeout: Duration,
+    /// Time-out for the reply to a command, MAIL and RCPT among them.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub command_timeout: Duration,
+    /// Time-out for the reply to DATA.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub data_timeout: Duration,
+    /// Time-out for a block of content to be taken.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub block_timeout: Duration,
+    /// Time-out for the reply to the final dot. Too short a time makes duplicates (RFC 1047).
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub final_timeout: Duration,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connections_per_destination: 20,
+            connections: 500,
+            messages_per_connection: 1000,
+            recipients_per_transaction: 100,
+            source: Vec::new(),
+            mx_port: 25,
+            idle: seconds(5),
+            connect_timeout: seconds(30),
+            greeting_timeout: seconds(300),
+            command_timeout: seconds(300),
+            data_timeout: seconds(120),
+            block_timeout: seconds(180),
+            final_timeout: seconds(600),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+fn errors(text: &str) -> String {
+    Config::parse(text, Some(Path::new("/etc/posthouse/posthouse.toml"))).unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_is_a_relay_on_loopback() {
+    let config = Config::parse("", Some(Path::new("/etc/posthouse/posthouse.toml"))).unwrap();
+    let listeners: Vec<String> =
+        config.listener.iter().map(|l| format!("{} {} {:?}", l.name, l.mode.as_str(), l.address)).collect();
+    assert_eq!(
+        listeners,
+        [
+            "smtp smtp [127.0.0.1:2525]",
+            "submission submission [127.0.0.1:2587]",
+            "submissions submissions [127.0.0.1:2465]"
+        ]
+    );
+    assert_eq!(config.data_dir, Path::new("/etc/posthouse/posthouse-data"));
+    assert_eq!(config.socket(), Path::new("/etc/posthouse/posthouse-data/posthouse.sock"));
+    assert_eq!(config.api.listen, ["127.0.0.1:8080".parse().unwrap()]);
+    assert!(!config.hostname.is_empty());
+    assert!(config.relay.networks.is_empty(), "a fresh install relays for nobody");
+}
+
+#[test]
+fn everything_that_can_be_written_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("upstream.password"), "hunter2\n").unwrap();
+    let text = include_str!("testdata/full.toml");
+    let config = Config::parse(text, Some(&dir.path().join("posthouse.toml"))).unwrap();
+    assert_eq!(config.hostname, "relay.example.net");
+    assert_eq!(config.listener[0].bare_newline, BareNewline::Refuse);
+    assert_eq!(config.listener[1].bare_newline, BareNewline::Normalise);
+    assert_eq!(config.tls.certificate, Some(dir.path().join("fullchain.pem")));
+    assert_eq!(config.relay.networks[1].org.as_deref(), Some("printers"));
+    assert_eq!(config.relay.recipients, Recipients::File(dir.path().join("people.txt")));
+    assert_eq!(config.route[0].to.to_string(), "lmtp://127.0.0.1:24");
+    let upstream = &config.smarthost["upstream"];
+    assert_eq!(upstream.password.as_ref().unwrap().reveal(), "hunter2");
+    assert_eq!(upstream.hosts[0].to_string(), "smtp.upstream.example:587");
+    assert_eq!(config.queue.retry, [Duration::from_secs(1), Duration::from_secs(300)]);
+    assert_eq!(config.queue.max_message_size, 25_000_000);
+    // Shown again, it hides the password.
+    let shown = toml::to_string(&config).unwrap();
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn what_is_shown_reads_back() {
+    let text = toml::to_string(&Config::parse("", None).unwrap()).unwrap();
+    let again = Config::parse(&text, None).unwrap();
+    assert_eq!(toml::to_string(&again).unwrap(), text);
+}
+
+/// Every message in one snapshot: what a person sees for each mistake.
+#[test]
+fn mistakes_are_shown_with_their_place_and_what_to_write() {
+    let cases = [
+        "hostnam = \"relay.example.net\"\n",
+        "hostname = 5\n",
+        "hostname = \"relay example\"\n",
+        "hostname = \n",
+        "[[listener]]\naddress = [\"0.0.0.0\"]\n",
+        "[[listener]]\naddress = \"0.0.0.0:25\"\n",
+        "[[listener]]\nname = \"smtp\"\n",
+        "[[listener]]\naddress = [\"0.0.0.0:25\"]\nmode = \"submision\"\n",
+        "[[listener]]\naddress = [\"0.0.0.0:25\"]\nbare_newline = \"normalise\"\n",
+        "[[listener]]\naddress = [\"0.0.0.0:587\"]\nmode = \"submission\"\nauth = false\n",
+        "[[listener]]\naddress = [\"0.0.0.0:25\"]\nxclient = [\"10.0.0.0/33\"]\n",
+        "[[listener]]\naddress = [\"0.0.0.0:25\"]\n[[listener]]\naddress = [\"0.0.0.0:25\"]\n",
+        "[tls]\ncertificate = \"fullchain.pem\"\n",
+        "[acme]\ncontact = \"admin\"\nchallenge = \"dns-01\"\n",
+        "[relay]\nnetworks = [\"everyone\"]\n",
+        "[relay]\nnetworks = [{ network = \"10.0.0.0/8\", organisation = \"a\" }]\n",
+        "[relay]\nrecipients = \"ask\"\n",
+        "[relay]\nlocal_domains = [\"*.example.net\"]\n",
+        "[[route]]\ndomains = [\"example.net\"]\n",
+        "[[route]]\nto = \"smarthost:upstraem\"\n[smarthost.upstream]\nhosts = [\"smtp.example.com:587\"]\n",
+        "[[route]]\nto = \"maildir:/var/mail/{name}\"\n",
+        "[[route]]\nto = \"maildir:/var/mail/../{user}\"\n",
+        "[[route]]\nto = \"example.com\"\n",
+        "[[route]]\nsenders = [\"brand.example\"]\nto = \"mx\"\n",
+        "[smarthost.upstream]\nhosts = [\"smtp.example.com\"]\n",
+        "[smarthost.upstream]\nhost = [\"smtp.example.com:587\"]\n",
+        "[smarthost.upstream]\nhosts = [\"smtp.example.com:587\"]\nusername = \"user\"\n",
+        "[smarthost.upstream]\nhosts = [\"smtp.example.com:587\"]\nusername = \"u\"\npassword_file = \"/nonexistent/password\"\n",
+        "[queue]\nlifetime = \"5 days\"\n",
+        "[queue]\nlifetime = 5\nwarn_afer = \"1h\"\n",
+        "[queue]\nwarn_after = \"6d\"\n",
+        "[queue]\nretry = []\nmax_message_size = \"25\"\n",
+        "[queue]\nmax_message_size = \"25 mega\"\n",
+        "[limits]\nrecipients = 10\nconnections = -1\n",
+        "[limits]\nconnections = 10\n",
+        "[store]\nengine = \"postgres\"\nurl = \"postgres://db\"\n",
+        "[dns]\nservers = [\"127.0.0.1\"]\nallow_private_targets = \"yes\"\n",
+        "[quota]\nx = 1\n",
+    ];
+    let mut all = String::new();
+    for case in cases {
+        all.push_str(&errors(case));
+        all.push_str("\n----\n");
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_file_that_is_not_there_says_so() {
+    let error = Config::load(Some(Path::new("/nonexistent/posthouse.toml"))).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/posthouse.toml cannot be read"), "{error}");
+}
+
+#[test]
+fn a_secret_file_is_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[smarthost.a]\nhosts = [\"h:25\"]\nusername = \"u\"\npassword_file = \"p\"\n";
+    for (content, fine) in [("x", true), ("x\r\n", true), ("x \n", true), ("", false), ("\n", false), ("x\ny\n", false)] {
+        std::fs::write(dir.path().join("p"), content).unwrap();
+        let parsed = Config::parse(text, Some(&dir.path().join("c.toml")));
+        assert_eq!(parsed.is_ok(), fine, "{content:?}");
+    }
+}
+
+#[test]
+fn the_committed_reference_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/reference/config.md");
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == reference(),
+        "docs/src/reference/config.md is old: write it with `posthouse config reference > docs/src/reference/config.md`"
+    );
+}
+
+#[test]
+fn every_key_is_documented() {
+    fn walk(schema: &serde_json::Value, path: &str) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            assert!(property["description"].is_string(), "{path} has no description");
+            walk(property, &path);
+            walk(&property["items"], &path);
+            walk(&property["additionalProperties"], &path);
+        }
+    }
+    walk(&reference::inline_schema(), "");
+}
+
+#[test]
+fn places_are_found() {
+    let config = Config::parse("\n[queue]\nretry = [\"1m\",\n  \"5m\"]\n", Some(Path::new("p.toml"))).unwrap();
+    assert_eq!(config.source.place("queue.retry[1]"), "p.toml:4");
+    assert_eq!(config.source.place("queue.lifetime"), "p.toml:2");
+    assert_eq!(config.source.place("tls"), "p.toml");
+}

@@ -1,0 +1,243 @@
+//! Values that are well formed, and yet impossible: alone, or beside another one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mail::{Destination, domain_to_ascii};
+
+use super::diagnose::{ConfigError, nearest};
+use super::{BareNewline, Config, Mode, RouteTo, is_domain_pattern, is_sender_pattern};
+
+/// Everything that is impossible.
+pub(super) fn check(config: &Config) -> Vec<ConfigError> {
+    let mut v = Validate { config, errors: Vec::new() };
+    v.names();
+    v.listeners();
+    v.certificates();
+    v.routes();
+    v.smarthosts();
+    v.times();
+    v.sizes();
+    v.errors
+}
+
+struct Validate<'a> {
+    config: &'a Config,
+    errors: Vec<ConfigError>,
+}
+
+impl Validate<'_> {
+    fn wrong(&mut self, key: &str, message: impl Into<String>, help: impl Into<String>) {
+        let error = ConfigError::new(message, self.config.source.span(key));
+        let help = help.into();
+        self.errors.push(if help.is_empty() { error } else { error.help(help) });
+    }
+
+    fn names(&mut self) {
+        let config = self.config;
+        if domain_to_ascii(&config.hostname).is_none() {
+            let message = format!("{:?} is no host name", config.hostname);
+            self.wrong("hostname", message, "a name such as \"relay.example.net\"");
+        }
+        for (i, domain) in config.relay.local_domains.iter().enumerate() {
+            if domain_to_ascii(domain).is_none() {
+                let help = "a domain such as \"example.net\"";
+                self.wrong(&format!("relay.local_domains[{i}]"), format!("{domain:?} is no domain"), help);
+            }
+        }
+        if config.user.is_empty() && !config.group.is_empty() {
+            self.wrong("group", "`group` is given without `user`", "say which user to become, too");
+        }
+        for (key, text) in [("user", &config.user), ("group", &config.group)] {
+            if text.contains(['\0', ':', '/']) {
+                self.wrong(key, format!("{text:?} is no name of a {key}"), "");
+            }
+        }
+        if self.config.data_dir.as_os_str().is_empty() {
+            self.wrong("data_dir", "`data_dir` is empty", "");
+        }
+    }
+
+    fn listeners(&mut self) {
+        let config = self.config;
+        let mut seen: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+        if config.listener.is_empty() {
+            self.wrong("listener", "there is no listener", "leave `listener` out to listen on loopback");
+        }
+        for (i, listener) in config.listener.iter().enumerate() {
+            let at = format!("listener[{i}]");
+            if let Some(before) = names.insert(&listener.name, i) {
+                let message = format!("two listeners have the name {:?} (the other is number {})", listener.name, before + 1);
+                self.wrong(&at, message, "give each a `name` of its own");
+            }
+            if listener.address.is_empty() {
+                self.wrong(&at, "a listener without `address`", "address = [\"0.0.0.0:25\"]");
+            }
+            for (k, address) in listener.address.iter().enumerate() {
+                let other = seen.insert(*address, listener.name.clone()).filter(|_| address.port() != 0);
+                if let Some(other) = other {
+                    let message = format!("{address} is already taken by listener {other:?}");
+                    self.wrong(&format!("{at}.address[{k}]"), message, "");
+                }
+            }
+            if listener.mode != Mode::Smtp && !listener.auth {
+                let message = format!("a {} listener always needs AUTH", listener.mode.as_str());
+                self.wrong(&format!("{at}.auth"), message, "use mode = \"smtp\" and relay.networks for clients without a password");
+            }
+            if listener.mode == Mode::Smtp && listener.bare_newline == BareNewline::Normalise {
+                let help = "other servers have no excuse for bare newlines; use a submission listener for old devices";
+                self.wrong(&format!("{at}.bare_newline"), "\"normalise\" is not possible on an smtp listener", help);
+            }
+        }
+    }
+
+    fn certificates(&mut self) {
+        let config = self.config;
+        match (&config.tls.certificate, &config.tls.key) {
+            (Some(_), None) => self.wrong("tls.certificate", "`tls.certificate` without `tls.key`", "give both or neither"),
+            (None, Some(_)) => self.wrong("tls.key", "`tls.key` without `tls.certificate`", "give both or neither"),
+            (Some(_), Some(_)) if config.acme.is_some() => {
+                self.wrong("acme", "both `[acme]` and a certificate file", "keep one of them");
+            }
+            _ => {}
+        }
+        let Some(acme) = &config.acme else { return };
+        for (i, name) in acme.domains.iter().enumerate() {
+            if domain_to_ascii(name).is_none() {
+                let help = "wildcards need another challenge than tls-alpn-01 and http-01";
+                self.wrong(&format!("acme.domains[{i}]"), format!("{name:?} is no host name"), help);
+            }
+        }
+        if !acme.directory.starts_with("https://") {
+            self.wrong("acme.directory", "the ACME directory has to be an https:// address", "");
+        }
+        if !acme.contact.is_empty() && mail::Address::parse(acme.contact.trim_start_matches("mailto:")).is_err() {
+            self.wrong("acme.contact", format!("{:?} is no mail address", acme.contact), "");
+        }
+    }
+
+    fn routes(&mut self) {
+        let config = self.config;
+        for (i, route) in config.route.iter().enumerate() {
+            for (k, domain) in route.domains.iter().enumerate() {
+                if !is_domain_pattern(domain) {
+                    let help = "\"example.com\", or \"*.example.com\" for everything below it";
+                    self.wrong(&format!("route[{i}].domains[{k}]"), format!("{domain:?} is no domain"), help);
+                }
+            }
+            for (k, sender) in route.senders.iter().enumerate() {
+                if !is_sender_pattern(sender) {
+                    let help = "\"ann@example.com\" or \"*@example.com\"";
+                    self.wrong(&format!("route[{i}].senders[{k}]"), format!("{sender:?} is no sender"), help);
+                }
+            }
+            let at = format!("route[{i}].to");
+            match &route.to {
+                RouteTo::To(Destination::SmartHost(name)) if !config.smarthost.contains_key(&**name) => {
+                    let near = nearest(name, config.smarthost.keys().map(String::as_str));
+                    let help = match near {
+                        Some(near) => format!("did you mean `smarthost:{near}`?"),
+                        None => format!("add [smarthost.{name}] with its hosts"),
+                    };
+                    self.wrong(&at, format!("there is no smart host {name:?}"), help);
+                }
+                RouteTo::To(Destination::Maildir(path)) => {
+                    if let Some(why) = bad_template(path) {
+                        self.wrong(&at, why, "fields are {domain} and {user}");
+                    }
+                }
+                RouteTo::To(Destination::Mx(_)) => {
+                    self.wrong(&at, "`to = \"mx:…\"` is not possible", "write \"mx\": the domain is the recipient's");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn smarthosts(&mut self) {
+        for (name, host) in &self.config.smarthost {
+            let at = format!("smarthost.{name}");
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || !name.chars().all(plain) {
+                self.wrong(&at, format!("{name:?} is no name for a smart host"), "letters, digits, - and _");
+            }
+            if host.hosts.is_empty() {
+                self.wrong(&at, format!("smart host `{name}` has no hosts"), "hosts = [\"smtp.example.com:587\"]");
+            }
+            if host.username.is_some() != host.password.is_some() && host.password_file.is_none() {
+                let message = format!("smart host `{name}` has a username or a password, but not both");
+                self.wrong(&at, message, "give both `username` and `password_file`, or neither");
+            }
+        }
+    }
+
+    fn times(&mut self) {
+        let config = self.config;
+        let queue = &config.queue;
+        if queue.retry.is_empty() {
+            self.wrong("queue.retry", "`queue.retry` is empty", "at least one, such as [\"5m\"]");
+        }
+        for (i, wait) in queue.retry.iter().enumerate() {
+            if *wait < Duration::from_millis(100) {
+                self.wrong(&format!("queue.retry[{i}]"), "a retry after less than 100ms", "");
+            }
+        }
+        let (limits, delivery) = (&config.limits, &config.delivery);
+        let positive = [
+            ("queue.lifetime", queue.lifetime),
+            ("limits.idle", limits.idle),
+            ("limits.session", limits.session),
+            ("history.keep", config.history.keep),
+            ("delivery.connect_timeout", delivery.connect_timeout),
+            ("delivery.greeting_timeout", delivery.greeting_timeout),
+            ("delivery.command_timeout", delivery.command_timeout),
+            ("delivery.data_timeout", delivery.data_timeout),
+            ("delivery.block_timeout", delivery.block_timeout),
+            ("delivery.final_timeout", delivery.final_timeout),
+        ];
+        for (key, value) in positive {
+            if value.is_zero() {
+                self.wrong(key, format!("`{key}` cannot be zero"), "");
+            }
+        }
+        if queue.warn_after >= queue.lifetime && !queue.warn_after.is_zero() {
+            let message = "`queue.warn_after` is not before the end of `queue.lifetime`";
+            self.wrong("queue.warn_after", message, "\"0\" to never warn");
+        }
+    }
+
+    fn sizes(&mut self) {
+        let config = self.config;
+        if config.limits.memory < 8_000_000 {
+            self.wrong("limits.memory", "less than 8MB of memory is not enough to work with", "");
+        }
+        if config.queue.max_message_size < 65_536 {
+            // RFC 5321 section 4.5.3.1.7 asks for 64K octets at least.
+            self.wrong("queue.max_message_size", "messages of 64KiB have to be taken (RFC 5321)", "");
+        }
+        if config.limits.header_size < 10_000 {
+            self.wrong("limits.header_size", "headers of less than 10KB cannot be refused", "");
+        }
+        if config.limits.connections_per_address > config.limits.connections {
+            let message = "`limits.connections_per_address` is more than `limits.connections`";
+            self.wrong("limits.connections_per_address", message, "");
+        }
+    }
+}
+
+/// What is wrong with a path template, if anything is.
+pub(crate) fn bad_template(path: &str) -> Option<String> {
+    let mut rest = path;
+    while let Some(open) = rest.find('{') {
+        let close = rest[open..].find('}').map(|c| open + c);
+        let Some(close) = close else { return Some(format!("{path:?} has a {{ without a }}")) };
+        let field = &rest[open + 1..close];
+        if field != "domain" && field != "user" {
+            return Some(format!("{path:?} has an unknown field {{{field}}}"));
+        }
+        rest = &rest[close + 1..];
+    }
+    path.split('/').any(|part| part == "..").then(|| format!("{path:?} leads upwards"))
+}
