@@ -89,6 +89,9 @@ pub struct Attempt {
     pub tls: Option<TlsInfo>,
     /// One outcome for each recipient that was tried.
     pub outcomes: Vec<RecipientOutcome>,
+    /// Whether the next hop offered DSN (RFC 3461) and so reports success itself; without it, who asked for a success
+    /// report hears from us that the message was relayed.
+    pub dsn: bool,
     /// The dialogue, for attempts that failed or when asked for.
     pub transcript: Option<String>,
 }
