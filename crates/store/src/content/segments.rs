@@ -1,0 +1,268 @@
+//! The segment files and how many bytes of each are live. Nothing of this is on disk: it is derived from the message rows
+//! at the start and kept in memory, so that a settled message costs no write here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::record::{HEADER, crc_of};
+use super::{Content, ContentRef, FileContent, MEMORY_MAX};
+use crate::error::StoreError;
+use crate::health::Health;
+use crate::memory::MemoryBudget;
+
+/// A segment's number; its file is named after it.
+pub(crate) type SegmentId = u64;
+
+/// What is known of a segment that messages refer to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Bytes of the file.
+    pub(crate) size: u64,
+    /// Bytes of records that a message refers to, headers included.
+    pub(crate) live: u64,
+    /// Number of those records.
+    pub(crate) records: u64,
+    /// The smallest and the largest message id ever referred to: where to look for the rows.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// The writer still appends to it.
+    pub(crate) open: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Segments {
+    dir: PathBuf,
+    dir_file: File,
+    pub(crate) memory: MemoryBudget,
+    pub(crate) health: Arc<Health>,
+    next: AtomicU64,
+    known: Mutex<BTreeMap<SegmentId, Segment>>,
+    /// Messages between their first octet and their admission.
+    pub(crate) filling: AtomicUsize,
+    /// Content bytes written since the start.
+    pub(crate) bytes_written: AtomicU64,
+}
+
+impl Segments {
+    /// Opens the directory, making it if it is not there.
+    pub(crate) fn open(dir: PathBuf, memory: MemoryBudget, health: Arc<Health>) -> Result<Self, StoreError> {
+        make_dir(&dir)?;
+        let dir_file =
+            File::open(&dir).map_err(|e| StoreError::io(format!("opening {}", dir.display()), &e))?;
+        let highest = list(&dir)?.keys().max().copied().unwrap_or(0);
+        Ok(Self {
+            dir,
+            dir_file,
+            memory,
+            health,
+            next: AtomicU64::new(highest + 1),
+            known: Mutex::default(),
+            filling: AtomicUsize::new(0),
+            bytes_written: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes over what the message rows say, and removes the files that no row refers to. Returns how many.
+    pub(crate) fn adopt(&self, referred: BTreeMap<SegmentId, Segment>) -> Result<u64, StoreError> {
+        if let Some(highest) = referred.keys().max() {
+            self.next.fetch_max(highest + 1, Ordering::Relaxed);
+        }
+        let mut removed = 0;
+        for id in list(&self.dir)?.into_keys().filter(|id| !referred.contains_key(id)) {
+            self.remove_file(id);
+            removed += 1;
+        }
+        *self.known.lock() = referred;
+        Ok(removed)
+    }
+
+    pub(crate) fn path(&self, id: SegmentId) -> PathBuf {
+        self.dir.join(file_name(id))
+    }
+
+    /// A new, empty segment file; its directory entry is not yet on stable storage.
+    pub(crate) fn create_file(&self) -> Result<(SegmentId, File), StoreError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path(id);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| StoreError::io(format!("creating {}", path.display()), &e))?;
+        Ok((id, file))
+    }
+
+    pub(crate) fn sync_dir(&self) -> Result<(), StoreError> {
+        self.health.sync_all(&self.dir_file, "the content directory")
+    }
+
+    /// Unlinks a file that no row refers to. What cannot be removed is tried again at the next start.
+    pub(crate) fn remove_file(&self, id: SegmentId) {
+        if let Err(error) = fs::remove_file(self.path(id))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(segment = id, %error, "cannot remove a content file");
+        }
+    }
+
+    pub(crate) fn written(&self, bytes: u64) {
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The writer appends to this segment from now on.
+    pub(crate) fn begin(&self, id: SegmentId) {
+        self.known.lock().insert(id, Segment { open: true, first: u64::MAX, ..Segment::default() });
+    }
+
+    /// The writer has grown the segment it appends to.
+    pub(crate) fn grown(&self, id: SegmentId, size: u64) {
+        if let Some(segment) = self.known.lock().get_mut(&id) {
+            segment.size = size;
+        }
+    }
+
+    /// The writer appends to it no more.
+    pub(crate) fn end(&self, id: SegmentId) {
+        if let Some(segment) = self.known.lock().get_mut(&id) {
+            segment.open = false;
+        }
+    }
+
+    /// Applies what a commit made live and what it let go. True when a segment has nothing live any more.
+    pub(crate) fn apply(&self, added: &[ContentRef], removed: &[ContentRef]) -> bool {
+        let mut known = self.known.lock();
+        for at in added {
+            let segment =
+                known.entry(at.segment).or_insert_with(|| Segment { first: u64::MAX, ..Segment::default() });
+            segment.live += record_size(at.length);
+            segment.records += 1;
+            segment.size = segment.size.max(at.offset + at.length);
+            segment.first = segment.first.min(at.message.0);
+            segment.last = segment.last.max(at.message.0);
+        }
+        let mut emptied = false;
+        for at in removed {
+            if let Some(segment) = known.get_mut(&at.segment) {
+                segment.live = segment.live.saturating_sub(record_size(at.length));
+                segment.records = segment.records.saturating_sub(1);
+                emptied |= segment.records == 0 && !segment.open;
+            }
+        }
+        emptied
+    }
+
+    /// Forgets and unlinks the segments that nothing refers to. Returns how many.
+    pub(crate) fn remove_dead(&self) -> u64 {
+        let dead: Vec<SegmentId> = {
+            let mut known = self.known.lock();
+            known
+                .extract_if(.., |_, segment| segment.records == 0 && !segment.open)
+                .map(|(id, _)| id)
+                .collect()
+        };
+        for id in &dead {
+            self.remove_file(*id);
+        }
+        dead.len() as u64
+    }
+
+    /// All segments as they stand.
+    pub(crate) fn snapshot(&self) -> Vec<(SegmentId, Segment)> {
+        self.known.lock().iter().map(|(id, segment)| (*id, *segment)).collect()
+    }
+
+    /// Reads content and compares its checksum. None when there is no such file: it has been moved or its message is gone.
+    pub(crate) fn read(&self, at: &ContentRef) -> Result<Option<Content>, StoreError> {
+        let file = match File::open(self.path(at.segment)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io("opening content", &error)),
+        };
+        let length = usize::try_from(at.length).unwrap_or(usize::MAX);
+        let damaged = |reason: String| StoreError::Damaged { message: at.message, reason };
+        let guard = if length <= MEMORY_MAX { self.memory.try_take(length) } else { None };
+        if let Some(guard) = guard {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, at.offset).map_err(|e| unreadable(at, &e))?;
+            if super::record::seal(crc32c::crc32c(&bytes), at.message, at.length) != at.crc {
+                return Err(damaged(wrong_checksum(at)));
+            }
+            return Ok(Some(Content::Memory(super::sink::guarded(bytes, Some(guard)))));
+        }
+        let content = FileContent::new(Arc::new(file), at.offset, at.length);
+        let crc = crc_of(at.message, at.length, |offset, max| content.chunk_blocking(offset, max))
+            .map_err(|e| unreadable(at, &e))?;
+        if crc != at.crc {
+            return Err(damaged(wrong_checksum(at)));
+        }
+        Ok(Some(Content::File(content)))
+    }
+}
+
+/// Bytes that a record with `length` octets of content takes.
+pub(crate) fn record_size(length: u64) -> u64 {
+    HEADER as u64 + length
+}
+
+/// The segment files in a directory with their sizes. Foreign files are left alone.
+pub(crate) fn list(dir: &Path) -> Result<HashMap<SegmentId, u64>, StoreError> {
+    let failed = |e: io::Error| StoreError::io(format!("listing {}", dir.display()), &e);
+    let mut found = HashMap::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|n| n.strip_suffix(".seg")).filter(|hex| hex.len() == 16);
+        if let Some(id) = id.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+            found.insert(id, entry.metadata().map_err(failed)?.len());
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn file_name(id: SegmentId) -> String {
+    format!("{id:016x}.seg")
+}
+
+/// Makes a directory that only its owner may enter, and its parents.
+pub(crate) fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| StoreError::io(format!("making {}", dir.display()), &e))
+}
+
+fn unreadable(at: &ContentRef, error: &io::Error) -> StoreError {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return StoreError::Damaged {
+            message: at.message,
+            reason: format!("the content file {} ends too early", file_name(at.segment)),
+        };
+    }
+    StoreError::Damaged {
+        message: at.message,
+        reason: format!("the content file {} cannot be read: {error}", file_name(at.segment)),
+    }
+}
+
+fn wrong_checksum(at: &ContentRef) -> String {
+    format!("the checksum is wrong in {} at {}", file_name(at.segment), at.offset)
+}
+
+/// A piece of a file, for copies.
+pub(crate) fn piece(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(Bytes::from(bytes))
+}

@@ -1,0 +1,253 @@
+//! The door to the store: one API, whichever engine is behind it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mail::{Actor, Clock, DeliveryId, Event, IdGenerator, MessageId, QueueKey, Timestamp};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::content::{Content, ContentRef, Sealed, Sink};
+use crate::error::{NoRoom, StoreError};
+use crate::filter::{Action, Changed, QueueEntry, QueueFilter};
+use crate::model::{
+    Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
+    Stats, VerifyReport, Waiting,
+};
+use crate::sqlite;
+
+/// The store. Cheap to clone. When the last clone goes without [`Store::close`], the next start is an unclean one.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Engine>);
+
+/// Which engine. PostgreSQL for clusters will be the second.
+#[derive(Debug)]
+enum Engine {
+    Sqlite(sqlite::Engine),
+}
+
+impl Store {
+    /// Opens the store in `config.dir`, recovers what the last process left, and takes the lock. Blocks.
+    ///
+    /// # Errors
+    /// `Locked` when another process uses the directory, `Newer` when a newer Posthouse wrote it, `Io`, `NoSpace`, `Failed`.
+    pub fn open(config: Config, clock: Clock) -> Result<(Store, Recovery), StoreError> {
+        let (engine, recovery) = sqlite::Engine::open(config, clock)?;
+        Ok((Store(Arc::new(Engine::Sqlite(engine))), recovery))
+    }
+
+    fn engine(&self) -> &sqlite::Engine {
+        let Engine::Sqlite(engine) = &*self.0;
+        engine
+    }
+
+    /// Makes message ids, all of them past everything stored.
+    pub fn ids(&self) -> &IdGenerator {
+        self.engine().ids()
+    }
+
+    /// Where the content of a message goes while it is received.
+    pub fn sink(&self, id: MessageId) -> Sink {
+        self.engine().sink(id)
+    }
+
+    /// Content that has just been composed, such as a report; it counts towards the memory budget even when that is spent.
+    pub fn sealed(&self, id: MessageId, bytes: Vec<u8>) -> Sealed {
+        self.engine().sealed(id, bytes)
+    }
+
+    /// Whether there is room for something new. Cheap: what the disk says is a second old at most.
+    ///
+    /// # Errors
+    /// What is missing: answer 452 then, ahead of the disk being full.
+    pub fn room(&self) -> Result<(), NoRoom> {
+        self.engine().room()
+    }
+
+    /// Accepts a message. `Ok` means it is on stable storage: content, rows, and the directory entries that name them.
+    /// Dropped before its group is built, the admission is withdrawn; after, the message stands, and its active
+    /// deliveries come out of [`Store::orphans`].
+    ///
+    /// # Errors
+    /// `NoSpace`, `Invalid`, `Closed`, `Failed`. Nothing was accepted then, except that after `Failed` a restart may find
+    /// the message: the commit's fate is unknown.
+    pub async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
+        self.engine().admit(admission).await
+    }
+
+    /// Deliveries that were admitted as active while whoever asked had gone away. The driver takes this once and treats
+    /// them as admitted; without a taker they are put back as waiting, due at once.
+    pub fn orphans(&self) -> Option<mpsc::UnboundedReceiver<Vec<Waiting>>> {
+        self.engine().orphans()
+    }
+
+    /// Records what became of an attempt. Settlements are done in the order they come and are never cancelled; a full disk
+    /// delays them. `done` is called on the writer's thread after the commit and must be quick.
+    pub fn settle(
+        &self,
+        settlement: Settlement,
+        done: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
+    ) {
+        self.engine().settle(settlement, Box::new(done));
+    }
+
+    /// [`Store::settle`], awaited. Dropping the future cancels nothing.
+    ///
+    /// # Errors
+    /// `Closed`, `Failed`, `Invalid` for a report that makes no sense.
+    pub async fn settled(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        self.engine().settled(settlement).await
+    }
+
+    /// The `n` deliveries of a queue that have been due longest. They stay due until they are settled, so that those in
+    /// memory come again.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn page(&self, queue: &QueueKey, now: Timestamp, n: usize) -> Result<Vec<Waiting>, StoreError> {
+        self.engine().page(queue.clone(), now, n).await
+    }
+
+    /// The queues in which something waits.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn queues(&self) -> Result<Vec<QueueStats>, StoreError> {
+        self.engine().queues().await
+    }
+
+    /// How many deliveries there are in each state.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        self.engine().counts().await
+    }
+
+    /// One delivery, whatever its state.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn load(&self, id: DeliveryId) -> Result<Option<Waiting>, StoreError> {
+        self.engine().load(id).await
+    }
+
+    /// The content of a message, its checksum compared.
+    ///
+    /// # Errors
+    /// `Damaged` when it is not what was written: the message's deliveries have been quarantined then, and an event says
+    /// so. `Invalid` when the message is gone. `Io`, `Closed`, `Failed`.
+    pub async fn content(&self, at: &ContentRef) -> Result<Content, StoreError> {
+        self.engine().content(*at).await
+    }
+
+    /// Deliveries that match, in order of their ids, at most `limit` of them behind `after`.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn search(
+        &self,
+        filter: QueueFilter,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<QueueEntry>, StoreError> {
+        self.engine().search(filter, after, limit).await
+    }
+
+    /// Does something to all deliveries that match, in commits of 1000 at most, with an event for each. A dry run says
+    /// what would be done.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Closed`, `Failed`; earlier commits stand then.
+    pub async fn change(
+        &self,
+        filter: QueueFilter,
+        action: Action,
+        by: Actor,
+        dry_run: bool,
+    ) -> Result<Changed, StoreError> {
+        self.engine().change(filter, action, by, dry_run).await
+    }
+
+    /// Events behind sequence number `after`, at most `n`, oldest first.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.engine().outbox(after, n).await
+    }
+
+    /// The same for a thread of its own. Blocks.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub fn outbox_blocking(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        self.engine().outbox_blocking(after, n)
+    }
+
+    /// Events up to this number are safe elsewhere: they are deleted with the next group. Returns at once; after a crash
+    /// some may come again.
+    ///
+    /// # Errors
+    /// `Closed`, `Failed`.
+    #[allow(clippy::unused_async, reason = "an engine over a network has to wait here")]
+    pub async fn outbox_done(&self, up_to: u64) -> Result<(), StoreError> {
+        self.engine().outbox_done(up_to)
+    }
+
+    /// [`Store::outbox_done`] for a thread of its own.
+    ///
+    /// # Errors
+    /// `Closed`, `Failed`.
+    pub fn outbox_done_blocking(&self, up_to: u64) -> Result<(), StoreError> {
+        self.engine().outbox_done(up_to)
+    }
+
+    /// The number of the last committed event.
+    pub fn outbox_wait(&self) -> watch::Receiver<u64> {
+        self.engine().outbox_wait()
+    }
+
+    /// Writes a consistent copy of the store into the empty or missing directory `to`, while everything goes on.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `NoSpace`, `Io`, `Closed`, `Failed`.
+    pub async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
+        self.engine().backup(to).await
+    }
+
+    /// Brings a backup back into a data directory that has no store. Blocks.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `BadBackup`, `Newer`, `Locked`, `NoSpace`, `Io`.
+    pub fn restore(from: &Path, dir: &Path) -> Result<RestoreReport, StoreError> {
+        sqlite::restore(from, dir)
+    }
+
+    /// Reads everything and compares it with its checksums, while everything goes on. Damaged messages are reported, not
+    /// quarantined.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        self.engine().verify().await
+    }
+
+    /// Says why the store has stopped for good, once it has: an fsync failed. Nothing is accepted nor delivered any more.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.engine().failed()
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        self.engine().stats()
+    }
+
+    /// Finishes what was handed in, empties the write-ahead log and marks the store clean. Everything answers `Closed` after.
+    ///
+    /// # Errors
+    /// `Failed`, `Io`, `NoSpace`: the next start will be an unclean one.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.engine().close().await
+    }
+}
