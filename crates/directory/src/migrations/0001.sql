@@ -1,0 +1,84 @@
+-- Organisations, credentials, domains, keys, routing, and the log of changes.
+-- Written in the subset that SQLite and PostgreSQL share. Times are milliseconds since 1970; lists are JSON.
+
+CREATE TABLE counter (
+    name  TEXT PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+INSERT INTO counter (name, value) VALUES ('id', 1);
+
+-- Random values made once for this installation.
+CREATE TABLE secret (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
+CREATE TABLE org (
+    id      BIGINT PRIMARY KEY,
+    name    TEXT NOT NULL UNIQUE,
+    trusted BIGINT NOT NULL,
+    state   TEXT NOT NULL,
+    created BIGINT NOT NULL
+);
+
+CREATE TABLE domain (
+    name    TEXT PRIMARY KEY,
+    org     BIGINT NOT NULL REFERENCES org (id),
+    created BIGINT NOT NULL
+);
+
+CREATE TABLE credential (
+    id           BIGINT PRIMARY KEY,
+    login        TEXT NOT NULL,
+    login_folded TEXT NOT NULL UNIQUE,
+    org          BIGINT NOT NULL REFERENCES org (id),
+    from_domains TEXT NOT NULL,
+    networks     TEXT NOT NULL,
+    enabled      BIGINT NOT NULL,
+    made_here    BIGINT NOT NULL,
+    scram        TEXT,
+    argon2       TEXT,
+    generation   BIGINT NOT NULL,
+    created      BIGINT NOT NULL
+);
+
+CREATE TABLE api_key (
+    id           BIGINT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    name_folded  TEXT NOT NULL UNIQUE,
+    org          BIGINT NOT NULL REFERENCES org (id),
+    scope        TEXT NOT NULL,
+    from_domains TEXT NOT NULL,
+    hash         TEXT NOT NULL UNIQUE,
+    enabled      BIGINT NOT NULL,
+    created      BIGINT NOT NULL
+);
+
+CREATE TABLE route (
+    id       BIGINT PRIMARY KEY,
+    position BIGINT NOT NULL,
+    domains  TEXT NOT NULL,
+    senders  TEXT NOT NULL,
+    target   TEXT NOT NULL
+);
+
+CREATE TABLE smarthost (
+    name     TEXT PRIMARY KEY,
+    hosts    TEXT NOT NULL,
+    tls      TEXT NOT NULL,
+    username TEXT,
+    password TEXT
+);
+
+-- Who changed what. Never deleted here.
+CREATE TABLE audit (
+    id      BIGINT PRIMARY KEY,
+    at      BIGINT NOT NULL,
+    actor   TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    what    TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    earlier TEXT,
+    later   TEXT
+);
+CREATE INDEX audit_name ON audit (what, name, id);

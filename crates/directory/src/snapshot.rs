@@ -1,0 +1,161 @@
+//! The directory as it stands, in memory and immutable: what the hot path reads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mail::{Address, Destination, OrgId};
+
+use crate::model::{ApiKey, Credential, Domain, Org, folded};
+use crate::routing::{Route, RouteTarget, SmartHost};
+
+/// One state of the directory. Cheap to clone: what did not change is shared.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(crate) orgs: Arc<BTreeMap<OrgId, Arc<Org>>>,
+    pub(crate) org_names: Arc<HashMap<Arc<str>, OrgId>>,
+    pub(crate) credentials: Arc<BTreeMap<Arc<str>, Arc<Credential>>>,
+    pub(crate) domains: Arc<BTreeMap<Arc<str>, Arc<Domain>>>,
+    pub(crate) keys: Arc<BTreeMap<Arc<str>, Arc<ApiKey>>>,
+    pub(crate) key_hashes: Arc<HashMap<[u8; 32], Arc<str>>>,
+    /// From the config file, in its order.
+    pub(crate) config_routes: Arc<[Arc<Route>]>,
+    /// From the directory, in the order of their positions.
+    pub(crate) routes: Arc<[Arc<Route>]>,
+    pub(crate) config_smarthosts: Arc<BTreeMap<Arc<str>, Arc<SmartHost>>>,
+    pub(crate) smarthosts: Arc<BTreeMap<Arc<str>, Arc<SmartHost>>>,
+}
+
+/// A change of one entry, applied to the snapshot once the database has it.
+pub(crate) enum Edit {
+    Org(Arc<Org>),
+    OrgGone(OrgId),
+    Credential(Arc<Credential>),
+    CredentialGone(Arc<str>),
+    Domain(Arc<Domain>),
+    DomainGone(Arc<str>),
+    Key(Arc<ApiKey>),
+    KeyGone(Arc<str>),
+    Routes(Vec<Arc<Route>>),
+    SmartHost(Arc<SmartHost>),
+    SmartHostGone(Arc<str>),
+}
+
+impl Snapshot {
+    /// An organisation by its number.
+    pub fn org(&self, id: OrgId) -> Option<&Arc<Org>> {
+        self.orgs.get(&id)
+    }
+
+    /// An organisation by its name, whatever the case.
+    pub fn org_named(&self, name: &str) -> Option<&Arc<Org>> {
+        self.org_names.get(&folded(name)).and_then(|id| self.orgs.get(id))
+    }
+
+    /// All organisations, oldest first.
+    pub fn orgs(&self) -> impl Iterator<Item = &Arc<Org>> {
+        self.orgs.values()
+    }
+
+    /// A credential by its login, whatever the case.
+    pub fn credential(&self, login: &str) -> Option<&Arc<Credential>> {
+        self.credentials.get(&folded(login))
+    }
+
+    /// All credentials, by login.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.credentials.values()
+    }
+
+    /// A sender domain (lower case, A-labels).
+    pub fn domain(&self, name: &str) -> Option<&Arc<Domain>> {
+        self.domains.get(name)
+    }
+
+    /// All sender domains, by name.
+    pub fn domains(&self) -> impl Iterator<Item = &Arc<Domain>> {
+        self.domains.values()
+    }
+
+    /// An API key by its name, whatever the case.
+    pub fn key(&self, name: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(&folded(name))
+    }
+
+    /// All API keys, by name.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.keys.values()
+    }
+
+    /// All routes in the order in which they are asked: those of the config file, then those of the directory.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.config_routes.iter().chain(self.routes.iter())
+    }
+
+    /// A smart host by its name. One in the config file hides one of the same name in the directory.
+    pub fn smarthost(&self, name: &str) -> Option<&Arc<SmartHost>> {
+        self.config_smarthosts.get(name).or_else(|| self.smarthosts.get(name))
+    }
+
+    /// All smart hosts, by name, those of the config file first.
+    pub fn smarthosts(&self) -> impl Iterator<Item = &Arc<SmartHost>> {
+        let hidden = |host: &&Arc<SmartHost>| !self.config_smarthosts.contains_key(&host.name);
+        self.config_smarthosts.values().chain(self.smarthosts.values().filter(hidden))
+    }
+
+    /// Where mail from `sender` (none: the null sender) to `recipient` goes: the first route that matches, and which
+    /// one that is; without one, the mail exchangers of the recipient's domain.
+    pub fn route(&self, sender: Option<&Address>, recipient: &Address) -> (Destination, Option<&Arc<Route>>) {
+        let route = self.routes().find(|r| r.matches(sender, recipient));
+        let destination = match route.map(|r| &r.to) {
+            Some(RouteTarget::To(destination)) => destination.clone(),
+            Some(RouteTarget::Mx) | None => Destination::Mx(recipient.domain().into()),
+        };
+        (destination, route)
+    }
+
+    pub(crate) fn apply(&mut self, edit: Edit) {
+        match edit {
+            Edit::Org(org) => {
+                if let Some(before) = self.orgs.get(&org.id).filter(|o| o.name != org.name) {
+                    Arc::make_mut(&mut self.org_names).remove(&before.name);
+                }
+                Arc::make_mut(&mut self.org_names).insert(org.name.clone(), org.id);
+                Arc::make_mut(&mut self.orgs).insert(org.id, org);
+            }
+            Edit::OrgGone(id) => {
+                if let Some(org) = Arc::make_mut(&mut self.orgs).remove(&id) {
+                    Arc::make_mut(&mut self.org_names).remove(&org.name);
+                }
+            }
+            Edit::Credential(it) => {
+                Arc::make_mut(&mut self.credentials).insert(folded(&it.login), it);
+            }
+            Edit::CredentialGone(login) => {
+                Arc::make_mut(&mut self.credentials).remove(&folded(&login));
+            }
+            Edit::Domain(it) => {
+                Arc::make_mut(&mut self.domains).insert(it.name.clone(), it);
+            }
+            Edit::DomainGone(name) => {
+                Arc::make_mut(&mut self.domains).remove(&name);
+            }
+            Edit::Key(it) => {
+                let name = folded(&it.name);
+                Arc::make_mut(&mut self.key_hashes).insert(it.hash, name.clone());
+                Arc::make_mut(&mut self.keys).insert(name, it);
+            }
+            Edit::KeyGone(name) => {
+                if let Some(key) = Arc::make_mut(&mut self.keys).remove(&folded(&name)) {
+                    Arc::make_mut(&mut self.key_hashes).remove(&key.hash);
+                }
+            }
+            Edit::Routes(routes) => self.routes = routes.into(),
+            Edit::SmartHost(it) => {
+                Arc::make_mut(&mut self.smarthosts).insert(it.name.clone(), it);
+            }
+            Edit::SmartHostGone(name) => {
+                Arc::make_mut(&mut self.smarthosts).remove(&name);
+            }
+        }
+    }
+}
