@@ -1,0 +1,107 @@
+//! `run`, `test`, `bench` and `soak`: what is called, in which order, and how long it took.
+
+use std::process::Command;
+
+use crate::shell::{Done, cache, command, have, root, run};
+use crate::{leftovers, neighbours, tidy};
+
+/// Builds the relay and starts it with everything on.
+pub(crate) fn quickstart(args: &[String]) -> Done {
+    run(command("cargo", &["build", "--release", "--package", "relay", "--bin", "posthouse"]))?;
+    let mut quickstart = command(
+        "cargo",
+        &["run", "--release", "--quiet", "--package", "relay", "--bin", "posthouse", "--", "quickstart"],
+    );
+    quickstart.args(args);
+    run(quickstart)
+}
+
+/// Everything that must hold before a change lands; with arguments, only the tests they choose.
+pub(crate) fn test(filters: &[String]) -> Done {
+    neighbours::install()?;
+    nextest_is_here()?;
+    let mut steps = Steps::default();
+    if filters.is_empty() {
+        steps.step("fmt", || run(command("cargo", &["fmt", "--all", "--check"])))?;
+        steps.step("tidy", tidy::check)?;
+        steps.step("clippy", || {
+            run(command("cargo", &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
+        })?;
+        if have("cargo-deny") {
+            steps.step("deny", || {
+                run(command("cargo", &["deny", "--offline", "check", "licenses", "bans", "sources"]))
+            })?;
+        }
+    }
+    steps.step("build", || run(command("cargo", &["build", "--package", "relay", "--bin", "posthouse"])))?;
+    steps.step("tests", || tests("default", filters))?;
+    if filters.is_empty() {
+        steps.step("doc tests", || run(command("cargo", &["test", "--workspace", "--doc", "--quiet"])))?;
+    }
+    steps.print();
+    Ok(())
+}
+
+/// The slow suites: the same scenarios with every boundary tried instead of a few.
+pub(crate) fn soak(filters: &[String]) -> Done {
+    neighbours::install()?;
+    nextest_is_here()?;
+    run(command("cargo", &["build", "--package", "relay", "--bin", "posthouse"]))?;
+    tests("soak", filters)
+}
+
+/// Load beside Postfix, both built and configured to be durable.
+pub(crate) fn bench(args: &[String]) -> Done {
+    neighbours::install()?;
+    run(command("cargo", &["build", "--release", "--package", "relay", "--package", "posthouse-benches"]))?;
+    let mut bench =
+        command("cargo", &["run", "--release", "--quiet", "--package", "posthouse-benches", "--"]);
+    bench.args(args);
+    run(bench)
+}
+
+fn tests(profile: &str, filters: &[String]) -> Done {
+    let name = format!("run-{}", std::process::id());
+    let mut nextest = command("cargo", &["nextest", "run", "--workspace", "--profile", profile]);
+    nextest.args(filters).env(leftovers::MARK, &name).env("POSTHOUSE_NEIGHBOURS", cache());
+    if profile == "soak" {
+        nextest.env("POSTHOUSE_SOAK", "1");
+    }
+    let done = run(nextest);
+    let clean = leftovers::sweep(&name);
+    done.and(clean)
+}
+
+fn nextest_is_here() -> Done {
+    if have("cargo-nextest")
+        || Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success())
+    {
+        return Ok(());
+    }
+    run(command("cargo", &["install", "--locked", "cargo-nextest"]))
+}
+
+/// Steps with their times, for the summary at the end.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, u64)>);
+
+impl Steps {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Done) -> Done {
+        let start = seconds();
+        work().map_err(|why| format!("{name}: {why}"))?;
+        self.0.push((name, seconds().saturating_sub(start)));
+        Ok(())
+    }
+
+    fn print(&self) {
+        println!("\nAll of {} holds:", root().file_name().unwrap_or_default().to_string_lossy());
+        for (name, seconds) in &self.0 {
+            println!("  {name:<10} {seconds:>5} s");
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "shows a person how long a step took; nothing is decided by it")]
+fn seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
