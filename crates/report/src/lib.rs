@@ -1,1 +1,15 @@
-//! TODO
+//! Delivery status notifications: what the sender is told about a message that failed, is late, or arrived
+//! (RFC 3461, RFC 3464, RFC 6522; RFC 6533 for addresses and text beyond ASCII).
+//!
+//! [`dsn`] makes the whole report as bytes; who asked for which report ([`wanted`]) is decided here too. Storing and
+//! sending it is the driver's part: it goes into the settle transaction of what it reports on.
+
+mod cause;
+mod compose;
+mod encode;
+mod returned;
+mod status_part;
+mod words;
+
+pub use compose::{Dsn, DsnRequest, Ending, Original, Reported, dsn, wanted};
+pub use returned::{HEADERS_MAX, RETURN_MAX, RETURN_MAX_UNASKED, Returned, returned};
