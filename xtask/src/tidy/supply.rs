@@ -4,8 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::shell::{capture, command};
 
 struct Rules {
@@ -17,14 +15,17 @@ struct Rules {
 pub(super) fn faults(root: &Path) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(root.join("deny.toml")).map_err(|e| format!("deny.toml: {e}"))?;
     let rules = rules(&text)?;
-    let target = "x86_64-unknown-linux-gnu";
-    let mut metadata =
-        command("cargo", &["metadata", "--format-version", "1", "--locked", "--filter-platform", target]);
-    metadata.env("CARGO_TERM_QUIET", "true");
-    let metadata: Value =
-        serde_json::from_str(&capture(metadata)?).map_err(|e| format!("cargo metadata: {e}"))?;
-    let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
-    Ok(packages.iter().flat_map(|p| of_package(&rules, p)).collect())
+    // `cargo metadata` also lists what weak features might pull in; the tree is what is built.
+    let tree =
+        command("cargo", &["tree", "--workspace", "--locked", "--prefix", "none", "--format", "{p}|{l}"]);
+    let mut lines: Vec<String> = capture(tree)?
+        .lines()
+        .filter(|l| !l.is_empty())
+        .map(|l| l.trim_end_matches(" (*)").to_owned())
+        .collect();
+    lines.sort();
+    lines.dedup();
+    Ok(lines.iter().flat_map(|line| of_package(&rules, line)).collect())
 }
 
 fn rules(text: &str) -> Result<Rules, String> {
@@ -44,17 +45,26 @@ fn rules(text: &str) -> Result<Rules, String> {
     })
 }
 
-fn of_package(rules: &Rules, package: &Value) -> Vec<String> {
-    let name = package["name"].as_str().unwrap_or_default();
+/// Judges a line `name vVERSION|licence`; what does not come from the registry has its place in parentheses after the
+/// version, `(proc-macro)` aside.
+fn of_package(rules: &Rules, line: &str) -> Vec<String> {
+    let (package, licence) = line.rsplit_once('|').unwrap_or((line, ""));
+    let name = package.split(' ').next().unwrap_or_default();
+    let place = package
+        .replace(" (proc-macro)", "")
+        .split_once(" (")
+        .map(|(_, p)| p.trim_end_matches(')').to_owned());
     let mut faults = Vec::new();
     if rules.banned.iter().any(|b| b == name) {
         faults.push(format!("the crate {name} is banned by deny.toml"));
     }
-    let Some(source) = package["source"].as_str() else { return faults };
-    if !source.starts_with("registry+") && !source.starts_with("sparse+") {
-        faults.push(format!("the crate {name} does not come from the registry but from {source}"));
+    match place {
+        Some(path) if path.starts_with('/') => return faults,
+        Some(source) => {
+            faults.push(format!("the crate {name} does not come from the registry but from {source}"))
+        }
+        None => {}
     }
-    let licence = package["license"].as_str().unwrap_or("none named");
     if !permitted(&rules.licences, licence) {
         faults.push(format!("the crate {name} has a licence that deny.toml does not allow: {licence}"));
     }
@@ -130,13 +140,11 @@ mod tests {
             "[licenses]\nallow = [\"MIT\"]\n[bans]\ndeny = [{ crate = \"openssl-sys\", reason = \"x\" }]",
         )
         .unwrap();
-        let package =
-            |name: &str, source: &str| serde_json::json!({"name": name, "license": "MIT", "source": source});
-        assert!(
-            of_package(&rules, &package("a", "registry+https://github.com/rust-lang/crates.io-index"))
-                .is_empty()
-        );
-        assert_eq!(of_package(&rules, &package("openssl-sys", "registry+x")).len(), 1);
-        assert_eq!(of_package(&rules, &package("a", "git+https://x")).len(), 1);
+        assert!(of_package(&rules, "a v1.0.0|MIT").is_empty());
+        assert!(of_package(&rules, "a v1.0.0 (proc-macro)|MIT").is_empty());
+        assert!(of_package(&rules, "mail v0.1.0 (/somewhere/crates/mail)|Apache-2.0").is_empty());
+        assert_eq!(of_package(&rules, "openssl-sys v1.0.0|MIT").len(), 1);
+        assert_eq!(of_package(&rules, "a v1.0.0 (https://github.com/x/a#123)|MIT").len(), 1);
+        assert_eq!(of_package(&rules, "a v1.0.0|AGPL-3.0").len(), 1);
     }
 }
