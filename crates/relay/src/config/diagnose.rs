@@ -71,7 +71,8 @@ impl ConfigErrors {
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(160);
-        let path = self.source.path.as_ref().map_or_else(|| "configuration".into(), |p| p.display().to_string());
+        let path =
+            self.source.path.as_ref().map_or_else(|| "configuration".into(), |p| p.display().to_string());
         let mut out = Vec::new();
         for error in &self.errors {
             let title = Level::ERROR.primary_title(error.message.as_str());

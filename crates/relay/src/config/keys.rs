@@ -4,18 +4,38 @@
 use std::ops::Range;
 
 use serde_json::Value;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnose::{ConfigError, Source, nearest};
 
-/// Keys of the design that this version does not have yet: (key, what to say).
-const LATER: [(&str, &str); 5] = [
-    ("store.url", "a shared PostgreSQL store comes with a later version; this one keeps its queue in data_dir"),
-    ("store.durability", "a shared PostgreSQL store comes with a later version"),
-    ("history.keep_messages", "keeping content after delivery comes with a later version"),
-    ("api.tls", "the HTTP API comes with a later version; this one serves health checks and metrics without TLS"),
-    ("api.public_url", "the HTTP API and the console come with a later version"),
+/// Keys that this version does not have yet: (key, its value that changes nothing and is let pass, what to say).
+const LATER: [(&str, &str, &str); 5] = [
+    (
+        "store.url",
+        "",
+        "a shared PostgreSQL store comes with a later version; this one keeps its queue in data_dir",
+    ),
+    ("store.durability", "checked", "a shared PostgreSQL store comes with a later version"),
+    ("history.keep_messages", "0", "keeping content after delivery comes with a later version"),
+    (
+        "api.tls",
+        "auto",
+        "the HTTP API comes with a later version; health checks and metrics are served without TLS",
+    ),
+    ("api.public_url", "", "the HTTP API and the console come with a later version"),
 ];
+
+/// Takes out the keys of later versions whose values say what this version does anyway.
+pub(super) fn drop_neutral(root: &mut DeTable<'_>) {
+    for (key, neutral, _) in LATER {
+        let Some((section, name)) = key.split_once('.') else { continue };
+        let Some(DeValue::Table(table)) = root.get_mut(section).map(Spanned::get_mut) else { continue };
+        if table.get(name).and_then(|value| value.get_ref().as_str()) == Some(neutral) {
+            table.remove(name);
+        }
+    }
+}
 
 /// What is wrong with the keys and types in `root`.
 pub(super) fn check(root: &DeTable<'_>, schema: &Value, source: &Source) -> Vec<ConfigError> {
@@ -45,7 +65,7 @@ impl Walk<'_> {
                 self.value(value.get_ref(), value.span(), schema, &below);
             } else if schema["additionalProperties"].is_object() {
                 self.value(value.get_ref(), value.span(), &schema["additionalProperties"], &below);
-            } else if let Some((_, text)) = LATER.iter().find(|later| later.0 == below) {
+            } else if let Some((_, _, text)) = LATER.iter().find(|later| later.0 == below) {
                 self.error(format!("`{below}` is not in this version"), key.span(), Some((*text).into()));
             } else {
                 let names: Vec<&str> = known.into_iter().flat_map(|k| k.keys().map(String::as_str)).collect();
@@ -68,7 +88,11 @@ impl Walk<'_> {
     fn value(&mut self, value: &DeValue<'_>, span: Range<usize>, schema: &Value, path: &str) {
         let schema = choose(value, schema);
         if !type_fits(value, schema) {
-            let message = format!("`{path}` is {}, but it has to be {}", with_article(value.type_str()), wanted(schema));
+            let message = format!(
+                "`{path}` is {}, but it has to be {}",
+                with_article(value.type_str()),
+                wanted(schema)
+            );
             return self.error(message, span, None);
         }
         match value {
@@ -96,7 +120,7 @@ impl Walk<'_> {
                 let words = words(schema);
                 if !words.is_empty() && !words.contains(&text.as_ref()) {
                     let help = match (path, nearest(text, words.iter().copied())) {
-                        ("store.engine", _) if text == "postgres" => LATER[0].1.to_owned(),
+                        ("store.engine", _) if text == "postgres" => LATER[0].2.to_owned(),
                         (_, Some(near)) => format!("did you mean \"{near}\"?"),
                         (_, None) => format!("one of: {}", words.join(", ")),
                     };

@@ -16,8 +16,9 @@ impl Config {
     /// [`ConfigErrors`] lists everything that is wrong, with its place in the file.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let Some(path) = path else { return Self::parse("", None) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| ConfigErrors::plain(format!("{} cannot be read: {e}", path.display()), Some(path)))?;
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            ConfigErrors::plain(format!("{} cannot be read: {e}", path.display()), Some(path))
+        })?;
         Self::parse(&text, Some(path))
     }
 
@@ -31,7 +32,8 @@ impl Config {
         let of_toml = |e: &toml::de::Error| {
             ConfigError::new(e.message().to_owned(), e.span().map(|span| source.first_line(span)))
         };
-        let root = DeTable::parse(text).map_err(|e| fail(vec![of_toml(&e)]))?;
+        let mut root = DeTable::parse(text).map_err(|e| fail(vec![of_toml(&e)]))?;
+        keys::drop_neutral(root.get_mut());
         let wrong = keys::check(root.get_ref(), &reference::inline_schema(), &source);
         if !wrong.is_empty() {
             return Err(fail(sorted(wrong)));
@@ -57,6 +59,10 @@ impl Config {
         }
         absolute(&mut self.data_dir);
         let acme_ca = self.acme.as_mut().and_then(|acme| acme.ca_file.as_mut());
+        for path in [&mut self.tls.certificate, &mut self.tls.key, &mut self.tls.ca_file] {
+            // An empty text is "not given".
+            path.take_if(|p| p.as_os_str().is_empty());
+        }
         let tls = [&mut self.tls.certificate, &mut self.tls.key, &mut self.tls.ca_file];
         tls.into_iter().filter_map(Option::as_mut).chain(acme_ca).for_each(&absolute);
         if let Recipients::File(path) = &mut self.relay.recipients {
@@ -95,13 +101,18 @@ impl Config {
 fn default_listeners() -> Vec<Listener> {
     [(Mode::Smtp, 2525), (Mode::Submission, 2587), (Mode::Submissions, 2465)]
         .into_iter()
-        .map(|(mode, port)| Listener { address: vec![([127, 0, 0, 1], port).into()], mode, ..Listener::default() })
+        .map(|(mode, port)| Listener {
+            address: vec![([127, 0, 0, 1], port).into()],
+            mode,
+            ..Listener::default()
+        })
         .collect()
 }
 
 /// The secret in a file, without the line end at its end.
 fn read_secret(path: &Path) -> Result<Secret, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
     let secret = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
     if secret.is_empty() {
         return Err(format!("{} is empty", path.display()));

@@ -94,7 +94,10 @@ fn text(schema: &Value) -> String {
 fn entry(out: &mut String, name: &str, schema: &Value) {
     let _ = write!(out, "### `{name}`\n\n{}\n\n", text(schema));
     let _ = write!(out, "- Type: {}\n- Default: {}\n", kind(schema), default(schema));
-    let range = (without_null(schema)["minimum"].as_f64().filter(|m| *m > 0.0), without_null(schema)["maximum"].as_f64());
+    let range = (
+        without_null(schema)["minimum"].as_f64().filter(|m| *m > 0.0),
+        without_null(schema)["maximum"].as_f64(),
+    );
     if let (Some(least), _) = range {
         let _ = writeln!(out, "- At least: {least}");
     }

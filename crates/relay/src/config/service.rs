@@ -114,12 +114,13 @@ pub struct Tls {
 
 /// How an ACME server is shown that a name is ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
 pub enum Challenge {
     /// Over TLS on port 443 (RFC 8737).
     #[default]
+    #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
     /// Over HTTP on port 80 (RFC 8555 section 8.3).
+    #[serde(rename = "http-01")]
     Http01,
 }
 
@@ -219,8 +220,9 @@ pub struct Limits {
     /// Client connections at a time from one address (IPv6: from one /64).
     #[schemars(range(min = 1))]
     pub connections_per_address: usize,
-    /// Recipients of one message; further ones are told to come in another transaction (452 4.5.3).
-    #[schemars(range(min = 100))]
+    /// Recipients of one message; further ones are told to come in another transaction (452 4.5.3). RFC 5321 asks for
+    /// 100 at least.
+    #[schemars(range(min = 1))]
     pub recipients: usize,
     /// Disk space to keep free, and 1 % of the inodes; below it mail is refused for the moment (452) while deliveries
     /// go on.

@@ -94,8 +94,7 @@ fn mistakes_are_shown_with_their_place_and_what_to_write() {
         "[queue]\nwarn_after = \"6d\"\n",
         "[queue]\nretry = []\nmax_message_size = \"25\"\n",
         "[queue]\nmax_message_size = \"25 mega\"\n",
-        "[limits]\nrecipients = 10\nconnections = -1\n",
-        "[limits]\nconnections = 10\n",
+        "[limits]\nrecipients = 0\nconnections = -1\n",
         "[store]\nengine = \"postgres\"\nurl = \"postgres://db\"\n",
         "[dns]\nservers = [\"127.0.0.1\"]\nallow_private_targets = \"yes\"\n",
         "[quota]\nx = 1\n",
@@ -109,6 +108,14 @@ fn mistakes_are_shown_with_their_place_and_what_to_write() {
 }
 
 #[test]
+fn keys_of_later_versions_pass_when_they_change_nothing() {
+    let text = "[store]\nengine = \"embedded\"\nurl = \"\"\ndurability = \"checked\"\n[history]\nkeep_messages = \"0\"\n\
+        [api]\ntls = \"auto\"\npublic_url = \"\"\n[tls]\nca_file = \"\"\n";
+    assert_eq!(Config::parse(text, None).unwrap().tls.ca_file, None);
+    assert!(Config::parse("[history]\nkeep_messages = \"1d\"\n", None).is_err());
+}
+
+#[test]
 fn a_file_that_is_not_there_says_so() {
     let error = Config::load(Some(Path::new("/nonexistent/posthouse.toml"))).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/posthouse.toml cannot be read"), "{error}");
@@ -118,7 +125,9 @@ fn a_file_that_is_not_there_says_so() {
 fn a_secret_file_is_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let text = "[smarthost.a]\nhosts = [\"h:25\"]\nusername = \"u\"\npassword_file = \"p\"\n";
-    for (content, fine) in [("x", true), ("x\r\n", true), ("x \n", true), ("", false), ("\n", false), ("x\ny\n", false)] {
+    for (content, fine) in
+        [("x", true), ("x\r\n", true), ("x \n", true), ("", false), ("\n", false), ("x\ny\n", false)]
+    {
         std::fs::write(dir.path().join("p"), content).unwrap();
         let parsed = Config::parse(text, Some(&dir.path().join("c.toml")));
         assert_eq!(parsed.is_ok(), fine, "{content:?}");
@@ -151,7 +160,8 @@ fn every_key_is_documented() {
 
 #[test]
 fn places_are_found() {
-    let config = Config::parse("\n[queue]\nretry = [\"1m\",\n  \"5m\"]\n", Some(Path::new("p.toml"))).unwrap();
+    let config =
+        Config::parse("\n[queue]\nretry = [\"1m\",\n  \"5m\"]\n", Some(Path::new("p.toml"))).unwrap();
     assert_eq!(config.source.place("queue.retry[1]"), "p.toml:4");
     assert_eq!(config.source.place("queue.lifetime"), "p.toml:2");
     assert_eq!(config.source.place("tls"), "p.toml");

@@ -69,7 +69,11 @@ impl Validate<'_> {
         for (i, listener) in config.listener.iter().enumerate() {
             let at = format!("listener[{i}]");
             if let Some(before) = names.insert(&listener.name, i) {
-                let message = format!("two listeners have the name {:?} (the other is number {})", listener.name, before + 1);
+                let message = format!(
+                    "two listeners have the name {:?} (the other is number {})",
+                    listener.name,
+                    before + 1
+                );
                 self.wrong(&at, message, "give each a `name` of its own");
             }
             if listener.address.is_empty() {
@@ -84,11 +88,19 @@ impl Validate<'_> {
             }
             if listener.mode != Mode::Smtp && !listener.auth {
                 let message = format!("a {} listener always needs AUTH", listener.mode.as_str());
-                self.wrong(&format!("{at}.auth"), message, "use mode = \"smtp\" and relay.networks for clients without a password");
+                self.wrong(
+                    &format!("{at}.auth"),
+                    message,
+                    "use mode = \"smtp\" and relay.networks for clients without a password",
+                );
             }
             if listener.mode == Mode::Smtp && listener.bare_newline == BareNewline::Normalise {
                 let help = "other servers have no excuse for bare newlines; use a submission listener for old devices";
-                self.wrong(&format!("{at}.bare_newline"), "\"normalise\" is not possible on an smtp listener", help);
+                self.wrong(
+                    &format!("{at}.bare_newline"),
+                    "\"normalise\" is not possible on an smtp listener",
+                    help,
+                );
             }
         }
     }
@@ -96,8 +108,12 @@ impl Validate<'_> {
     fn certificates(&mut self) {
         let config = self.config;
         match (&config.tls.certificate, &config.tls.key) {
-            (Some(_), None) => self.wrong("tls.certificate", "`tls.certificate` without `tls.key`", "give both or neither"),
-            (None, Some(_)) => self.wrong("tls.key", "`tls.key` without `tls.certificate`", "give both or neither"),
+            (Some(_), None) => {
+                self.wrong("tls.certificate", "`tls.certificate` without `tls.key`", "give both or neither")
+            }
+            (None, Some(_)) => {
+                self.wrong("tls.key", "`tls.key` without `tls.certificate`", "give both or neither")
+            }
             (Some(_), Some(_)) if config.acme.is_some() => {
                 self.wrong("acme", "both `[acme]` and a certificate file", "keep one of them");
             }
@@ -113,7 +129,9 @@ impl Validate<'_> {
         if !acme.directory.starts_with("https://") {
             self.wrong("acme.directory", "the ACME directory has to be an https:// address", "");
         }
-        if !acme.contact.is_empty() && mail::Address::parse(acme.contact.trim_start_matches("mailto:")).is_err() {
+        if !acme.contact.is_empty()
+            && mail::Address::parse(acme.contact.trim_start_matches("mailto:")).is_err()
+        {
             self.wrong("acme.contact", format!("{:?} is no mail address", acme.contact), "");
         }
     }
@@ -149,7 +167,11 @@ impl Validate<'_> {
                     }
                 }
                 RouteTo::To(Destination::Mx(_)) => {
-                    self.wrong(&at, "`to = \"mx:…\"` is not possible", "write \"mx\": the domain is the recipient's");
+                    self.wrong(
+                        &at,
+                        "`to = \"mx:…\"` is not possible",
+                        "write \"mx\": the domain is the recipient's",
+                    );
                 }
                 _ => {}
             }
@@ -164,7 +186,11 @@ impl Validate<'_> {
                 self.wrong(&at, format!("{name:?} is no name for a smart host"), "letters, digits, - and _");
             }
             if host.hosts.is_empty() {
-                self.wrong(&at, format!("smart host `{name}` has no hosts"), "hosts = [\"smtp.example.com:587\"]");
+                self.wrong(
+                    &at,
+                    format!("smart host `{name}` has no hosts"),
+                    "hosts = [\"smtp.example.com:587\"]",
+                );
             }
             if host.username.is_some() != host.password.is_some() && host.password_file.is_none() {
                 let message = format!("smart host `{name}` has a username or a password, but not both");
@@ -219,10 +245,6 @@ impl Validate<'_> {
         }
         if config.limits.header_size < 10_000 {
             self.wrong("limits.header_size", "headers of less than 10KB cannot be refused", "");
-        }
-        if config.limits.connections_per_address > config.limits.connections {
-            let message = "`limits.connections_per_address` is more than `limits.connections`";
-            self.wrong("limits.connections_per_address", message, "");
         }
     }
 }

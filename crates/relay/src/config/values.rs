@@ -60,7 +60,8 @@ pub fn format_duration(value: Duration) -> String {
     if rest == 0 {
         return "0".into();
     }
-    if let Some((unit, size)) = TIME_UNITS[1..].iter().find(|u| rest.is_multiple_of(u.1) && rest / u.1 < 1000) {
+    if let Some((unit, size)) = TIME_UNITS[1..].iter().find(|u| rest.is_multiple_of(u.1) && rest / u.1 < 1000)
+    {
         return format!("{}{unit}", rest / size);
     }
     let mut text = String::new();
@@ -78,7 +79,9 @@ pub fn format_duration(value: Duration) -> String {
 /// # Errors
 /// A sentence that says what a size looks like.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no size: a number and a unit (B, KB, MB, GB, KiB, MiB, GiB), such as \"25MB\"");
+    let bad = || {
+        format!("{text:?} is no size: a number and a unit (B, KB, MB, GB, KiB, MiB, GiB), such as \"25MB\"")
+    };
     let text = text.trim();
     if text == "0" {
         return Ok(0);
@@ -159,7 +162,8 @@ impl Text for std::net::IpAddr {
     const WHAT: &'static str = "an IP address";
     const FORMAT: &'static str = "address";
     fn read(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("{text:?} is no IP address, such as \"192.0.2.1\" or \"2001:db8::1\""))
+        text.parse()
+            .map_err(|_| format!("{text:?} is no IP address, such as \"192.0.2.1\" or \"2001:db8::1\""))
     }
     fn write(&self) -> String {
         self.to_string()
@@ -181,8 +185,9 @@ impl Text for net::Network {
     const WHAT: &'static str = "a network such as \"192.0.2.0/24\"";
     const FORMAT: &'static str = "network";
     fn read(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|_| format!("{text:?} is no network: an address with a prefix length, such as \"192.0.2.0/24\""))
+        text.parse().map_err(|_| {
+            format!("{text:?} is no network: an address with a prefix length, such as \"192.0.2.0/24\"")
+        })
     }
     fn write(&self) -> String {
         self.to_string()

@@ -1,0 +1,206 @@
+//! Routes and smart hosts. Those of the configuration file are shown, and changed there.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use directory::{DirectoryError, NewRoute, Secret};
+
+use crate::accounts::absent;
+use crate::control::Control;
+use crate::extract::{Actor, Json, Name, Query};
+use crate::problem::Problem;
+use crate::router::page;
+use crate::types::{Page, Paging, Route, RouteNew, SmartHost, SmartHostNew, Source};
+
+/// What is put before the number of a route of the configuration file.
+const CONFIG: &str = "config-";
+
+pub(crate) fn routes<C: Control>() -> Router<C> {
+    Router::new()
+        .route("/api/routes", get(list::<C>).post(add::<C>))
+        .route("/api/routes/{id}", get(show::<C>).put(set::<C>).delete(remove::<C>))
+        .route("/api/smarthosts", get(hosts::<C>).post(add_host::<C>))
+        .route("/api/smarthosts/{name}", get(host::<C>).put(set_host::<C>).delete(remove_host::<C>))
+}
+
+fn source(source: directory::Source) -> Source {
+    match source {
+        directory::Source::Config => Source::Config,
+        directory::Source::Directory => Source::Directory,
+    }
+}
+
+fn route_id(route: &directory::Route) -> String {
+    match route.source {
+        directory::Source::Config => format!("{CONFIG}{}", route.id),
+        directory::Source::Directory => route.id.to_string(),
+    }
+}
+
+fn view(route: &directory::Route) -> Route {
+    Route {
+        id: route_id(route),
+        domains: route.domains.iter().map(ToString::to_string).collect(),
+        senders: route.senders.iter().map(ToString::to_string).collect(),
+        to: route.to.to_string(),
+        source: source(route.source),
+    }
+}
+
+/// Routes are listed in the order in which they are asked. Their place is the key of the pages.
+async fn list<C: Control>(
+    State(control): State<C>,
+    Query(paging): Query<Paging>,
+) -> Result<axum::Json<Page<Route>>, Problem> {
+    let snapshot = control.directory().snapshot();
+    let places = snapshot.routes().enumerate();
+    Ok(page(&paging, places, |(place, _)| format!("{place:08}"), |(_, route)| view(route)))
+}
+
+async fn show<C: Control>(State(control): State<C>, Name(id): Name) -> Result<axum::Json<Route>, Problem> {
+    let snapshot = control.directory().snapshot();
+    let route = snapshot.routes().find(|r| route_id(r) == id).ok_or_else(|| absent("route", &id))?;
+    Ok(axum::Json(view(route)))
+}
+
+/// The number of a route of the directory.
+fn number(id: &str) -> Result<i64, Problem> {
+    if id.starts_with(CONFIG) {
+        return Err(DirectoryError::ReadOnly { what: "route", name: id.chars().take(80).collect() }.into());
+    }
+    let digits = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+    id.parse().ok().filter(|_| digits).ok_or_else(|| absent("route", id))
+}
+
+fn parsed(new: &RouteNew) -> Result<NewRoute, Problem> {
+    let patterns = |texts: &[String]| {
+        let parse =
+            |t: &String| t.parse().map_err(|e: directory::PatternError| Problem::invalid(e.to_string()));
+        texts.iter().map(parse).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(NewRoute { domains: patterns(&new.domains)?, senders: patterns(&new.senders)?, to: new.to.parse()? })
+}
+
+async fn add<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Json(new): Json<RouteNew>,
+) -> Result<(StatusCode, axum::Json<Route>), Problem> {
+    let before = new.before.as_deref().map(number).transpose()?;
+    let route = control.directory().add_route(parsed(&new)?, before, &by).await?;
+    control.directory_changed().await;
+    Ok((StatusCode::CREATED, axum::Json(view(&route))))
+}
+
+async fn set<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Name(id): Name,
+    Json(new): Json<RouteNew>,
+) -> Result<axum::Json<Route>, Problem> {
+    if new.before.is_some() {
+        return Err(Problem::invalid("a route keeps its place: remove it and add it where it shall be"));
+    }
+    let route = control.directory().set_route(number(&id)?, parsed(&new)?, &by).await?;
+    control.directory_changed().await;
+    Ok(axum::Json(view(&route)))
+}
+
+async fn remove<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Name(id): Name,
+) -> Result<StatusCode, Problem> {
+    control.directory().remove_route(number(&id)?, &by).await?;
+    control.directory_changed().await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A problem unless there is a smart host of this name.
+pub(crate) fn known_smarthost<C: Control>(control: &C, name: &str) -> Result<(), Problem> {
+    let known = control.directory().snapshot().smarthost(name).is_some();
+    if known { Ok(()) } else { Err(absent("smart host", name)) }
+}
+
+fn view_host(host: &directory::SmartHost) -> SmartHost {
+    SmartHost {
+        name: host.name.to_string(),
+        hosts: host.hosts.iter().map(ToString::to_string).collect(),
+        tls: host.tls.as_str().to_owned(),
+        username: host.username.clone(),
+        has_password: host.password.is_some(),
+        source: source(host.source),
+    }
+}
+
+async fn hosts<C: Control>(
+    State(control): State<C>,
+    Query(paging): Query<Paging>,
+) -> Result<axum::Json<Page<SmartHost>>, Problem> {
+    let snapshot = control.directory().snapshot();
+    let mut all: Vec<_> = snapshot.smarthosts().collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(page(&paging, all.into_iter(), |host| host.name.to_string(), |host| view_host(host)))
+}
+
+async fn host<C: Control>(
+    State(control): State<C>,
+    Name(name): Name,
+) -> Result<axum::Json<SmartHost>, Problem> {
+    let snapshot = control.directory().snapshot();
+    let host = snapshot.smarthost(&name).ok_or_else(|| absent("smart host", &name))?;
+    Ok(axum::Json(view_host(host)))
+}
+
+fn parsed_host(new: SmartHostNew) -> Result<directory::SmartHost, Problem> {
+    let parse = |t: &String| t.parse().map_err(|e: mail::DestinationError| Problem::invalid(e.to_string()));
+    let control = |text: &Option<String>| {
+        text.as_ref().is_some_and(|t| t.len() > 1000 || t.chars().any(char::is_control))
+    };
+    if control(&new.username) || control(&new.password) {
+        return Err(Problem::invalid("a login is one line of 1000 octets at most"));
+    }
+    Ok(directory::SmartHost {
+        name: new.name.into(),
+        source: directory::Source::Directory,
+        hosts: new.hosts.iter().map(parse).collect::<Result<_, _>>()?,
+        tls: new.tls.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        username: new.username,
+        password: new.password.map(Secret::new),
+    })
+}
+
+async fn add_host<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Json(new): Json<SmartHostNew>,
+) -> Result<(StatusCode, axum::Json<SmartHost>), Problem> {
+    let host = control.directory().put_smarthost(parsed_host(new)?, false, &by).await?;
+    control.directory_changed().await;
+    Ok((StatusCode::CREATED, axum::Json(view_host(&host))))
+}
+
+async fn set_host<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Name(name): Name,
+    Json(new): Json<SmartHostNew>,
+) -> Result<axum::Json<SmartHost>, Problem> {
+    if new.name != name {
+        return Err(Problem::invalid("the name in the path and the name in the body differ"));
+    }
+    let host = control.directory().put_smarthost(parsed_host(new)?, true, &by).await?;
+    control.directory_changed().await;
+    Ok(axum::Json(view_host(&host)))
+}
+
+async fn remove_host<C: Control>(
+    State(control): State<C>,
+    Actor(by): Actor,
+    Name(name): Name,
+) -> Result<StatusCode, Problem> {
+    control.directory().remove_smarthost(&name, &by).await?;
+    control.directory_changed().await;
+    Ok(StatusCode::NO_CONTENT)
+}

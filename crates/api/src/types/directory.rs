@@ -1,0 +1,272 @@
+//! Organisations, credentials, keys, domains, routes, smart hosts.
+
+use serde::{Deserialize, Serialize};
+
+/// An organisation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Org {
+    /// Its name.
+    pub name: String,
+    /// Whether it may use any sender domain.
+    pub trusted: bool,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// When it was added.
+    pub created: String,
+}
+
+/// An organisation to add.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgNew {
+    /// Its name.
+    pub name: String,
+    /// Whether it may use any sender domain; else only its own domains.
+    #[serde(default)]
+    pub trusted: bool,
+}
+
+/// A change of an organisation: what is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgChange {
+    /// Another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether it may use any sender domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trusted: Option<bool>,
+    /// `active` or `suspended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// A login for SMTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// What the client sends.
+    pub name: String,
+    /// Whose mail it sends.
+    pub org: String,
+    /// Sender domains it may use; empty: whatever its organisation may.
+    pub from_domains: Vec<String>,
+    /// Client networks it may be used from; empty: any.
+    pub networks: Vec<String>,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// Whether Posthouse made the password.
+    pub generated: bool,
+    /// Whether SCRAM-SHA-256 can be used.
+    pub scram: bool,
+    /// When it was added.
+    pub created: String,
+}
+
+/// A credential to add.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialNew {
+    /// The login.
+    pub name: String,
+    /// Whose mail it sends; `default` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+    /// A chosen password; without it one is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Whether a chosen password may serve SCRAM-SHA-256, too; its stored form is then easier to guess from.
+    #[serde(default)]
+    pub scram: bool,
+    /// Sender domains it may use.
+    #[serde(default)]
+    pub from_domains: Vec<String>,
+    /// Client networks it may be used from.
+    #[serde(default)]
+    pub networks: Vec<String>,
+}
+
+/// A change of a credential: what is given.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialChange {
+    /// A chosen password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Whether to make a new password.
+    #[serde(default)]
+    pub new_password: bool,
+    /// Whether a chosen password may serve SCRAM-SHA-256, too.
+    #[serde(default)]
+    pub scram: bool,
+    /// Sender domains it may use, instead of those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_domains: Option<Vec<String>>,
+    /// Client networks, instead of those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<String>>,
+    /// Whether it may be used at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+}
+
+/// A credential as made or changed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialMade {
+    /// The credential.
+    pub credential: Credential,
+    /// Its password, when Posthouse made it. Shown this once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// A domain that an organisation may use as sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// The domain.
+    pub name: String,
+    /// Whose it is.
+    pub org: String,
+    /// When it was added.
+    pub created: String,
+}
+
+/// A domain to add.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainNew {
+    /// The domain.
+    pub name: String,
+    /// Whose it is; `default` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+}
+
+/// A key for the HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Its name.
+    pub name: String,
+    /// For whom it works.
+    pub org: String,
+    /// `send`, `read`, `manage` or `admin`.
+    pub scope: String,
+    /// Sender domains it may use; empty: whatever its organisation may.
+    pub from_domains: Vec<String>,
+    /// Whether it may be used at all.
+    pub enabled: bool,
+    /// When it was added.
+    pub created: String,
+}
+
+/// A key to add.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyNew {
+    /// Its name.
+    pub name: String,
+    /// For whom it works; `default` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+    /// `send` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Sender domains it may use.
+    #[serde(default)]
+    pub from_domains: Vec<String>,
+}
+
+/// A change of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChange {
+    /// Whether it may be used at all.
+    pub enabled: bool,
+}
+
+/// A key as made.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyMade {
+    /// The key's record.
+    pub key: Key,
+    /// The key itself. Shown this once.
+    pub secret: String,
+}
+
+/// Where an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The configuration file; read-only here.
+    Config,
+    /// The directory.
+    Directory,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its name: `config-1`, or its number in the directory.
+    pub id: String,
+    /// Recipient domains; empty: any.
+    pub domains: Vec<String>,
+    /// Envelope senders; empty: any.
+    pub senders: Vec<String>,
+    /// Where to.
+    pub to: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A route to add, or what a route shall say instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteNew {
+    /// Recipient domains.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Envelope senders.
+    #[serde(default)]
+    pub senders: Vec<String>,
+    /// Where to.
+    pub to: String,
+    /// The route of the directory to put it before; without it, it comes last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+}
+
+/// A smart host. Passwords are never shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmartHost {
+    /// Its name.
+    pub name: String,
+    /// Its hosts, in order.
+    pub hosts: Vec<String>,
+    /// `required`, `opportunistic`, `implicit` or `none`.
+    pub tls: String,
+    /// The login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Whether there is a password.
+    pub has_password: bool,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// A smart host to add, or to take the place of one with the same name.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmartHostNew {
+    /// Its name.
+    pub name: String,
+    /// Its hosts, in order.
+    pub hosts: Vec<String>,
+    /// `required` when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// The login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password. When one is replaced without it, it keeps the one it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}

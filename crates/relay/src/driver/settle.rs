@@ -1,0 +1,163 @@
+//! Settlement: what an attempt means, as one commit. The recipients' new states, the reports as new messages, the
+//! events and the removal stand or fall together.
+
+use mail::{Attempt, Event, EventKind, Notify, Outcome, RecipientStatus, ReportKind, State, Timestamp};
+use schedule::{Decision, Facts, Fate, decide};
+use store::{Admitted, Content, Next, Settled, Settlement, Waiting};
+
+use super::reports::{Prepared, Subject};
+use super::{Driver, Reserved};
+
+impl Driver {
+    /// Decides what the attempt means, writes the reports it calls for, and hands all of it to the store.
+    pub(super) async fn settle(&self, waiting: Waiting, content: Option<Content>, attempt: Attempt) {
+        let settings = self.0.settings.load_full();
+        let now = self.now();
+        let notify: Vec<(u16, Notify)> =
+            waiting.recipients.iter().map(|r| (r.number, r.recipient.notify)).collect();
+        let facts = Facts {
+            id: waiting.id,
+            attempts: waiting.attempts,
+            age: self.0.core.lock().watch.age(waiting.message.received_at, now),
+            warned: waiting.warned,
+            recipients: &notify,
+        };
+        let decision = decide(&settings.retry, &facts, &attempt.outcomes, now.wall);
+        log(&waiting, &attempt, &decision);
+        let mut prepared = Vec::new();
+        for (kind, recipients) in reports_due(&waiting, &attempt, &decision) {
+            let subject = Subject { waiting: &waiting, attempt: &attempt, decision: &decision, now: now.wall };
+            prepared.push(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
+        }
+        let (settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
+        self.commit(settlement, decision.retry_at, reserved);
+    }
+
+    /// Hands a settlement to the store; the scheduler hears of it when it is committed, and no sooner.
+    pub(super) fn commit(&self, settlement: Settlement, due: Option<Timestamp>, reserved: Vec<Reserved>) {
+        let driver = self.clone();
+        let id = settlement.delivery;
+        self.0.store.settle(settlement, move |result| {
+            let due = match result {
+                Ok(settled) => {
+                    let due = due.filter(|_| settled.state == Some(State::Waiting));
+                    begin_reports(settled, reserved);
+                    due
+                }
+                Err(error) => {
+                    tracing::error!(%id, %error, "what became of a delivery could not be recorded");
+                    None
+                }
+            };
+            driver.with_core(|core, now, out| core.scheduler.finished(id, due, now, out));
+        });
+    }
+}
+
+fn begin_reports(settled: Settled, reserved: Vec<Reserved>) {
+    for (admitted, places) in settled.reports.into_iter().zip(reserved) {
+        if let Admitted::New(deliveries) = admitted {
+            places.admitted(deliveries);
+        }
+    }
+}
+
+/// Which reports the sender gets, and about whom. A message from the null sender is never reported on.
+fn reports_due(waiting: &Waiting, attempt: &Attempt, decision: &Decision) -> Vec<(ReportKind, Vec<u16>)> {
+    if waiting.message.reverse_path.is_none() {
+        return Vec::new();
+    }
+    let (mut failed, mut succeeded) = (Vec::new(), Vec::new());
+    for ((number, fate), pending) in decision.recipients.iter().zip(&waiting.recipients) {
+        let notify = pending.recipient.notify;
+        match fate {
+            Fate::Refused(_) | Fate::Expired(_) if notify.wants_failure() => failed.push(*number),
+            // Who takes over mail with DSN reports success by itself.
+            Fate::Delivered(_) if notify.wants_success() && !attempt.dsn => succeeded.push(*number),
+            _ => {}
+        }
+    }
+    let all = [
+        (ReportKind::Failure, failed),
+        (ReportKind::Delay, decision.warn.clone()),
+        (ReportKind::Success, succeeded),
+    ];
+    all.into_iter().filter(|(_, recipients)| !recipients.is_empty()).collect()
+}
+
+fn settlement(
+    waiting: &Waiting,
+    attempt: Attempt,
+    decision: &Decision,
+    prepared: Vec<Prepared>,
+    now: Timestamp,
+) -> (Settlement, Vec<Reserved>) {
+    let message = waiting.message.id;
+    let mut events = Vec::with_capacity(1 + prepared.len());
+    events.push(Event { at: now, message, kind: EventKind::Attempt(Box::new(attempt)) });
+    let expired: Vec<u16> = numbers(decision, |fate| matches!(fate, Fate::Expired(_)));
+    if !expired.is_empty() {
+        events.push(Event { at: now, message, kind: EventKind::Expired { recipients: expired } });
+    }
+    let warned = waiting.warned || !decision.warn.is_empty();
+    let (mut reports, mut reserved) = (Vec::new(), Vec::new());
+    for report in prepared {
+        events.push(Event { at: now, message, kind: report.event });
+        reports.push(report.admission);
+        reserved.push(report.reserved);
+    }
+    let next = match decision.retry_at {
+        Some(due) => Next::Deferred { due, attempts: decision.attempts },
+        None => Next::Done,
+    };
+    let recipients = decision.recipients.iter().map(|(n, fate)| (*n, status(fate))).collect();
+    (Settlement { delivery: waiting.id, recipients, next, warned, reports, events }, reserved)
+}
+
+fn status(fate: &Fate) -> RecipientStatus {
+    match fate {
+        Fate::Delivered(outcome) => RecipientStatus::Delivered(outcome.clone()),
+        Fate::Refused(outcome) | Fate::Expired(outcome) => RecipientStatus::Failed(outcome.clone()),
+        Fate::Retry(outcome) => RecipientStatus::Pending(Some(outcome.clone())),
+    }
+}
+
+fn numbers(decision: &Decision, wanted: impl Fn(&Fate) -> bool) -> Vec<u16> {
+    decision.recipients.iter().filter(|(_, fate)| wanted(fate)).map(|(n, _)| *n).collect()
+}
+
+/// The outcome behind a fate.
+pub(super) fn outcome_of(fate: &Fate) -> &Outcome {
+    match fate {
+        Fate::Delivered(outcome) | Fate::Refused(outcome) | Fate::Retry(outcome) | Fate::Expired(outcome) => outcome,
+    }
+}
+
+/// One line for each attempt, one counter for each recipient.
+fn log(waiting: &Waiting, attempt: &Attempt, decision: &Decision) {
+    let remote = attempt.remote.as_ref().map_or("", |remote| remote.name.as_str());
+    for (_, fate) in &decision.recipients {
+        let result = match fate {
+            Fate::Delivered(_) => "delivered",
+            Fate::Refused(_) => "refused",
+            Fate::Retry(_) => "deferred",
+            Fate::Expired(_) => "expired",
+        };
+        metrics::counter!("posthouse_recipients_total", "result" => result).increment(1);
+    }
+    if attempt.all_delivered() {
+        tracing::info!(
+            message = %waiting.message.id, from = waiting.message.sender(), recipients = decision.recipients.len(),
+            destination = %attempt.destination, remote, ms = attempt.duration_ms, "delivered"
+        );
+        return;
+    }
+    for ((_, fate), pending) in decision.recipients.iter().zip(&waiting.recipients) {
+        let outcome = outcome_of(fate);
+        tracing::info!(
+            message = %waiting.message.id, to = %pending.recipient.address, destination = %attempt.destination, remote,
+            result = ?outcome.disposition, status = %outcome.status, code = outcome.code, text = %outcome.text.escape_debug(),
+            retry_at = decision.retry_at.map(|t| t.to_string()), "not delivered"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! The pipeline: chains the stages for a message that comes in. Whoever reads this file has seen the way of a message
+//! from the session to the queue; `driver` is the way from there to the end.
+//!
+//!     receive ─► check ─► admit ─► schedule ─► deliver ─► settle
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mail::{Accepted, Clock, Destination, Event, EventKind, Message, MessageId, OrgId, Recipient, Reply, Timestamp};
+use receive::{AuthAnswer, AuthAsk, Backend, Connections, MailAsk, RcptAsk, Submission};
+use smtp::sasl::ScramVerifier;
+use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink, StoreError};
+
+use crate::plan::{Planned, Planning, plan};
+use crate::replies;
+use crate::service::Relay;
+
+/// What a session asks, answered by the relay.
+#[derive(Clone)]
+pub(crate) struct Pipeline(pub(crate) Arc<Relay>);
+
+impl Backend for Pipeline {
+    fn policy(&self) -> Arc<receive::Policy> {
+        self.0.policy.load_full()
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+
+    fn next_id(&self) -> MessageId {
+        self.0.store.ids().next()
+    }
+
+    fn sink(&self, id: MessageId) -> Sink {
+        self.0.store.sink(id)
+    }
+
+    fn room(&self, _size: u64) -> Result<(), Reply> {
+        self.0.store.room().map_err(|no_room| replies::no_room(&no_room))
+    }
+
+    async fn authenticate(&self, ask: AuthAsk, peer: IpAddr) -> AuthAnswer {
+        self.0.gate.authenticate(&self.0.directory, ask, peer).await
+    }
+
+    async fn scram(&self, login: &str, peer: IpAddr) -> Option<ScramVerifier> {
+        self.0.gate.scram(&self.0.directory, login, peer)
+    }
+
+    async fn scram_done(&self, login: &str, peer: IpAddr, proven: bool) -> AuthAnswer {
+        self.0.gate.scram_done(&self.0.directory, login, peer, proven)
+    }
+
+    async fn mail(&self, ask: MailAsk<'_>) -> Result<OrgId, Reply> {
+        self.0.gate.mail(&self.0.directory, ask)
+    }
+
+    async fn rcpt(&self, ask: RcptAsk<'_>) -> Result<(), Reply> {
+        self.0.gate.rcpt(&self.0, ask).await
+    }
+
+    async fn admit(&self, submission: Submission) -> Result<MessageId, Reply> {
+        let Submission { message, recipients, content } = submission;
+        self.0.admit(message, recipients, content).await.map_err(|error| replies::not_admitted(&error))
+    }
+}
+
+impl Relay {
+    /// Takes responsibility for a message: plans its way, asks for places in memory, puts it on stable storage, and sets
+    /// its deliveries going. `Ok` is a promise.
+    ///
+    /// # Errors
+    /// Nothing was accepted.
+    pub(crate) async fn admit(
+        &self,
+        message: Message,
+        recipients: Vec<Recipient>,
+        content: Sealed,
+    ) -> Result<MessageId, StoreError> {
+        let id = message.id;
+        let ask = Planning { org: message.org, stream: message.stream, sender: message.reverse_path.as_ref() };
+        let planned = plan(&self.directory.snapshot(), ask, &recipients);
+        let places = self.driver.reserve(planned.iter().map(|part| part.queue.clone()));
+        let now = self.clock.now();
+        let mut events = Vec::with_capacity(1);
+        let accepted = Accepted { message: message.clone(), recipients, report_on: None };
+        events.push(Event { at: message.received_at, message: id, kind: EventKind::Accepted(Box::new(accepted)) });
+        events.extend(caught(&planned, id, now));
+        let deliveries = planned
+            .into_iter()
+            .enumerate()
+            .map(|(index, Planned { queue, recipients })| {
+                let state = begin_as(&queue.destination, places.is_active(index), now);
+                NewDelivery { queue, recipients, state }
+            })
+            .collect();
+        let admission = Admission { message, content, deliveries, dedupe: None, events };
+        match self.store.admit(admission).await? {
+            Admitted::New(deliveries) => {
+                places.admitted(deliveries);
+                Ok(id)
+            }
+            Admitted::Duplicate(earlier) => Ok(earlier),
+        }
+    }
+}
+
+/// The state in which a delivery begins.
+pub(crate) fn begin_as(destination: &Destination, has_place: bool, now: Timestamp) -> NewState {
+    match destination {
+        Destination::Sandbox => NewState::Sandboxed,
+        _ if has_place => NewState::Active,
+        _ => NewState::Waiting { due: now },
+    }
+}
+
+/// What the sandbox keeps is on record from the start.
+fn caught(planned: &[Planned], message: MessageId, at: Timestamp) -> Option<Event> {
+    let recipients: Vec<u16> = planned
+        .iter()
+        .filter(|part| part.queue.destination == Destination::Sandbox)
+        .flat_map(|part| part.recipients.iter().map(|(number, _)| *number))
+        .collect();
+    (!recipients.is_empty()).then(|| Event { at, message, kind: EventKind::Caught { recipients } })
+}

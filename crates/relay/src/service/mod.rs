@@ -1,0 +1,49 @@
+//! The running relay: everything opened and wired together, and how it starts, reloads and stops.
+
+mod control;
+mod convert;
+mod explain;
+mod gate;
+mod logging;
+mod metrics;
+mod reload;
+mod run;
+mod submit;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use directory::Directory;
+use history::History;
+use mail::{Clock, Mono};
+use receive::Connections;
+use store::Store;
+
+use crate::config::Config;
+use crate::driver::Driver;
+
+pub(crate) use control::RelayControl;
+pub(crate) use convert::delivering;
+pub(crate) use gate::Gate;
+pub(crate) use run::{ServeError, serve};
+
+/// Everything that a running relay is made of.
+pub(crate) struct Relay {
+    pub(crate) clock: Clock,
+    pub(crate) started: Mono,
+    pub(crate) config: ArcSwap<Config>,
+    /// Where the configuration came from, to read it again.
+    pub(crate) config_path: Option<PathBuf>,
+    pub(crate) store: Store,
+    pub(crate) directory: Directory,
+    pub(crate) history: History,
+    pub(crate) engine: Arc<deliver::Engine>,
+    pub(crate) driver: Driver,
+    pub(crate) tls: net::ServerTls,
+    pub(crate) policy: ArcSwap<receive::Policy>,
+    pub(crate) gate: Gate,
+    pub(crate) connections: Connections,
+    /// Makes reloads one after the other.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
+}

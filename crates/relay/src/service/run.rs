@@ -1,0 +1,294 @@
+//! The life of a running relay: open, bind, serve, stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use directory::{Directory, DirectoryError};
+use history::{History, HistoryError};
+use mail::Clock;
+use net::{Activation, Listener, NetError};
+use receive::{Connections, ListenerConfig};
+use sd_notify::NotifyState;
+use store::{MemoryBudget, Store, StoreError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Gate, Relay, RelayControl, convert, logging, metrics};
+use crate::config::Config;
+use crate::driver::Driver;
+use crate::pipeline::Pipeline;
+
+/// How long a stop waits for sessions and deliveries that are under way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the relay did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The operator: a value that can't be used.
+    #[error("{0}")]
+    Configuration(String),
+    /// The operator: we can't become this user.
+    #[error("cannot become user {user:?}: {reason}")]
+    User { user: String, reason: String },
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Socket(#[from] api::ServeError),
+    #[error("cannot listen for HTTP on {address}: {source}")]
+    Http { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
+    /// The disk: nothing may be trusted to it any more.
+    #[error("stopped, as the disk failed: {0}; a restart recovers what is on it")]
+    DiskFailed(String),
+}
+
+/// Runs the relay until it is told to stop or its disk fails.
+///
+/// # Errors
+/// See [`ServeError`].
+pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Result<(), ServeError> {
+    logging::start(&config.log).map_err(ServeError::Configuration)?;
+    let doors = Doors::open(&config)?;
+    become_user(&config)?;
+    let relay = open(config, config_path).await?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let history = tokio::spawn(super::history_drain(relay.store.clone(), relay.history.clone(), stop.clone()));
+    relay.driver.start().await?;
+    let mut signals = Signals::new()?;
+    doors.serve(&relay, &stop, &tasks)?;
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    tracing::info!(hostname = %relay.config.load().hostname, version = env!("CARGO_PKG_VERSION"), "ready");
+
+    let failure = signals.wait(&relay).await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping");
+    stop.cancel();
+    tasks.close();
+    if failure.is_none() {
+        if tokio::time::timeout(PATIENCE, tasks.wait()).await.is_err() {
+            tracing::warn!("sessions were cut off");
+        }
+        relay.driver.stop(PATIENCE).await;
+    }
+    let _ = std::fs::remove_file(relay.config.load().socket());
+    let _ = tokio::time::timeout(PATIENCE, history).await;
+    relay.history.close().await;
+    relay.directory.close().await;
+    let closed = relay.store.close().await;
+    match failure {
+        Some(reason) => Err(ServeError::DiskFailed(reason)),
+        None => Ok(closed?),
+    }
+}
+
+/// Opens stores and wires everything together.
+pub(super) async fn open(config: Config, config_path: Option<PathBuf>) -> Result<Arc<Relay>, ServeError> {
+    let clock = Clock::system();
+    let memory = MemoryBudget::new(config.limits.memory);
+    let (store, recovery) = {
+        let (config, clock) = (convert::store(&config, memory), clock.clone());
+        blocking(move || Store::open(config, clock)).await?
+    };
+    tracing::info!(
+        clean = recovery.clean, deliveries = recovery.deliveries, requeued = recovery.requeued,
+        held = recovery.held.len(), quarantined = recovery.quarantined.len(), "the queue is open"
+    );
+    let directory = Directory::open(&config.data_dir, clock.clone())?;
+    let routes = convert::routes(&config).map_err(ServeError::Configuration)?;
+    directory.set_config(routes, convert::config_smarthosts(&config)).await?;
+    let history = History::open(&config.data_dir, convert::history(&config), clock.clone())?;
+    let tls = net::ServerTls::open(convert::server_tls(&config), clock.clone())?;
+    let snapshot = directory.snapshot();
+    let settings = convert::delivering(&config, &snapshot, &clock)?;
+    let engine = deliver::Engine::new(deliver::EngineConfig { settings, clock: clock.clone() });
+    let seed = store.ids().next().0;
+    let driver = Driver::new(
+        store.clone(),
+        directory.clone(),
+        Arc::clone(&engine),
+        clock.clone(),
+        convert::scheduling(&config),
+        convert::driving(&config, seed),
+    );
+    let gate = Gate::new(&config, &snapshot, clock.clone()).map_err(ServeError::Configuration)?;
+    let policy = ArcSwap::from_pointee(convert::policy(&config, &tls, &snapshot));
+    Ok(Arc::new(Relay {
+        started: clock.mono(),
+        clock,
+        config: ArcSwap::from_pointee(config),
+        config_path,
+        store,
+        directory,
+        history,
+        engine,
+        driver,
+        tls,
+        policy,
+        gate,
+        connections: Connections::new(),
+        reloading: tokio::sync::Mutex::new(()),
+    }))
+}
+
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Every port we listen on, bound before privileges are dropped.
+struct Doors {
+    smtp: Vec<(Listener, ListenerConfig)>,
+    http: Vec<std::net::TcpListener>,
+    acme: Option<net::acme::Acme>,
+}
+
+impl Doors {
+    fn open(config: &Config) -> Result<Self, ServeError> {
+        let mut activation = Activation::from_env()?;
+        let mut smtp = Vec::new();
+        for wanted in &config.listener {
+            let given = activation.take(&wanted.name);
+            let listener =
+                if given.is_empty() { Listener::bind(&wanted.address)? } else { Listener::from_sockets(given)? };
+            for address in listener.addresses() {
+                tracing::info!(name = %wanted.name, mode = wanted.mode.as_str(), %address, "listening");
+            }
+            smtp.push((listener, convert::listener(wanted)));
+        }
+        for name in activation.left() {
+            tracing::warn!(name, "a socket was handed over for which there is no listener of this name");
+        }
+        let bind = |address: &std::net::SocketAddr| -> Result<_, ServeError> {
+            let listener = std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|source| ServeError::Http { address: *address, source })?;
+            let address = listener.local_addr().unwrap_or(*address);
+            tracing::info!(name = "api", mode = "http", %address, "listening");
+            Ok(listener)
+        };
+        let http = config.api.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let acme = convert::acme(config).map(net::acme::Acme::bind).transpose()?;
+        Ok(Self { smtp, http, acme })
+    }
+
+    /// Lets clients in.
+    fn serve(self, relay: &Arc<Relay>, stop: &CancellationToken, tasks: &TaskTracker) -> Result<(), ServeError> {
+        for (listener, config) in self.smtp {
+            tasks.spawn(receive::serve(listener, config, Pipeline(Arc::clone(relay)), stop.clone()));
+        }
+        let control = RelayControl(Arc::clone(relay));
+        let socket = api::bind_socket(&relay.config.load().socket())?;
+        tasks.spawn(api::serve_socket(socket, api::router(control.clone()), stop.clone().cancelled_owned()));
+        metrics::install();
+        for listener in self.http {
+            let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(|source| ServeError::Http { address, source })?;
+            tasks.spawn(api::serve_tcp(listener, api::public(control.clone()), stop.clone().cancelled_owned()));
+        }
+        if let Some(acme) = self.acme {
+            let client = relay.acme_client()?;
+            tasks.spawn(acme.run(relay.tls.clone(), client, relay.clock.clone(), stop.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Relay {
+    /// TLS towards the ACME server, with its own roots where they are configured.
+    fn acme_client(&self) -> Result<net::ClientTls, NetError> {
+        let config = self.config.load();
+        let ca_file = config.acme.as_ref().and_then(|a| a.ca_file.clone()).or_else(|| config.tls.ca_file.clone());
+        net::ClientTls::new(&net::ClientTlsConfig { ca_file }, self.clock.clone())
+    }
+}
+
+/// Becomes `user` and `group`, once the ports are bound.
+fn become_user(config: &Config) -> Result<(), ServeError> {
+    if config.user.is_empty() {
+        return Ok(());
+    }
+    let fail = |reason: String| ServeError::User { user: config.user.clone(), reason };
+    if !nix::unistd::geteuid().is_root() {
+        let name = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|u| u.name);
+        if name.as_deref() == Some(config.user.as_str()) {
+            return Ok(());
+        }
+        return Err(fail("only root can; start it as root or as that user".into()));
+    }
+    give_away(config).map_err(|error| fail(format!("data_dir: {error}")))?;
+    let mut drop = privdrop::PrivDrop::default().user(&config.user);
+    if !config.group.is_empty() {
+        drop = drop.group(&config.group);
+    }
+    drop.apply().map_err(|error| fail(error.to_string()))?;
+    tracing::info!(user = %config.user, "privileges dropped");
+    Ok(())
+}
+
+/// A data directory that is made on first start belongs to the user that the relay becomes.
+fn give_away(config: &Config) -> std::io::Result<()> {
+    if config.data_dir.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&config.data_dir)?;
+    let user = nix::unistd::User::from_name(&config.user)?;
+    let (uid, gid) = user.map_or((None, None), |u| (Some(u.uid), Some(u.gid)));
+    nix::unistd::chown(&config.data_dir, uid, gid)?;
+    std::fs::set_permissions(&config.data_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+}
+
+/// What the operating system and the disk tell us.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServeError> {
+        let on = |kind| signal(kind).map_err(ServeError::Signals);
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Until it is time to stop; with the reason when the disk failed.
+    async fn wait(&mut self, relay: &Arc<Relay>) -> Option<String> {
+        let mut failed = relay.store.failed();
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return None,
+                _ = self.interrupt.recv() => return None,
+                _ = self.hangup.recv() => {
+                    let _ = sd_notify::notify(&[NotifyState::Reloading]);
+                    match relay.reload().await {
+                        Ok(reloaded) => tracing::info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "reloaded"),
+                        Err(error) => tracing::error!(%error, "not reloaded; the old configuration stays"),
+                    }
+                    let _ = sd_notify::notify(&[NotifyState::Ready]);
+                }
+                reason = failed.wait_for(Option::is_some) => {
+                    return Some(reason.ok().and_then(|r| r.clone()).unwrap_or_else(|| "unknown".into()));
+                }
+            }
+        }
+    }
+}
