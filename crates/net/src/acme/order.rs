@@ -35,20 +35,14 @@ pub(super) async fn order(
     responder: &Responder,
     client: &ClientTls,
 ) -> Result<String, NetError> {
-    let account = account(config, client).await?;
-    let names: Vec<_> = config.domains.iter().cloned().map(Identifier::Dns).collect();
-    let mut order = match account.new_order(&NewOrder::new(&names)).await {
-        Ok(order) => order,
-        Err(error) => {
-            if matches!(&error, Error::Api(problem) if problem.r#type.as_deref() == Some(NO_ACCOUNT)) {
-                warn!(
-                    "the ACME server does not know our account any more; registering anew at the next attempt"
-                );
-                let path = account_path(config);
-                std::fs::remove_file(&path).map_err(|e| NetError::disk(&path, e))?;
-            }
-            return Err(failed("the order was refused", error));
+    let mut order = match new_order(config, client).await {
+        Err(error) if knows_no_account(&error) => {
+            warn!("the ACME server does not know our account any more; registering anew");
+            let path = account_path(config);
+            std::fs::remove_file(&path).map_err(|e| NetError::disk(&path, e))?;
+            new_order(config, client).await?
         }
+        other => other?,
     };
     let answered = answer(&mut order, config.challenge, responder).await;
     let issued = match answered {
@@ -57,6 +51,17 @@ pub(super) async fn order(
     };
     responder.clear();
     issued
+}
+
+async fn new_order(config: &AcmeConfig, client: &ClientTls) -> Result<Order, NetError> {
+    let account = account(config, client).await?;
+    let names: Vec<_> = config.domains.iter().cloned().map(Identifier::Dns).collect();
+    account.new_order(&NewOrder::new(&names)).await.map_err(|e| failed("the order was refused", e))
+}
+
+fn knows_no_account(error: &NetError) -> bool {
+    let NetError::Acme { source: Some(source), .. } = error else { return false };
+    matches!(source.downcast_ref(), Some(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT))
 }
 
 /// Publishes the answer to each challenge and tells the server to look.

@@ -196,6 +196,9 @@ fn explain(error: &rustls::Error) -> String {
         CertificateError::NotValidForNameContext { presented, .. } => {
             format!("it is made out for other names ({})", presented.join(", "))
         }
+        CertificateError::BadSignature => {
+            "it was not signed by the issuer of that name which is trusted here; is tls.ca_file out of date?".into()
+        }
         CertificateError::NotValidForName => "it is made out for other names".into(),
         other => other.to_string(),
     }
