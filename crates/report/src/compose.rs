@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use mail::{Address, Body, Message, MessageId, Outcome, Recipient, Remote, ReportKind, Timestamp};
+use mail::{
+    Address, Body, Destination, Message, MessageId, Outcome, Recipient, Remote, ReportKind, Timestamp,
+};
 
 use crate::encode;
 use crate::returned::{self, Part};
@@ -70,6 +72,22 @@ pub enum Ending {
     Delivered,
     /// It is with a host that can't report; nothing more will be heard (RFC 3461 section 6.2.2).
     Relayed,
+}
+
+impl Ending {
+    /// How a success is reported: a host that offers DSN does it itself; one that does not leaves us to say that nothing
+    /// more will be heard; into a mailbox is delivered (RFC 3461 section 6.2). Mail that is caught or thrown away
+    /// reaches nobody, and nobody is told that it did.
+    pub fn of_success(destination: &Destination, next_hop_has_dsn: bool) -> Option<Self> {
+        match destination {
+            Destination::Sandbox | Destination::Discard => None,
+            _ if next_hop_has_dsn => None,
+            Destination::Lmtp(_) | Destination::LmtpUnix(_) | Destination::Maildir(_) => {
+                Some(Ending::Delivered)
+            }
+            Destination::Mx(_) | Destination::SmartHost(_) | Destination::Smtp(_) => Some(Ending::Relayed),
+        }
+    }
 }
 
 /// A finished report; its reverse path is the null sender.

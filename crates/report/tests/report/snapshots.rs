@@ -209,3 +209,14 @@ fn an_original_that_holds_our_boundary_stays_inside() {
     let dsn = make(ReportKind::Failure, &message(), Original::Full(evil.as_bytes()), &about).unwrap();
     assert_eq!(mime::parts(&dsn.content)[2].content, evil.as_bytes());
 }
+
+#[test]
+fn who_reports_a_success() {
+    let ending = |destination: &str, dsn| Ending::of_success(&destination.parse().unwrap(), dsn);
+    assert_eq!(ending("mx:example.com", true), None);
+    assert_eq!(ending("mx:example.com", false), Some(Ending::Relayed));
+    assert_eq!(ending("smarthost:upstream", false), Some(Ending::Relayed));
+    assert_eq!(ending("lmtp:/run/lmtp", false), Some(Ending::Delivered));
+    assert_eq!(ending("maildir:/var/mail/{user}", false), Some(Ending::Delivered));
+    assert_eq!(ending("discard", false), None);
+}
