@@ -1,0 +1,119 @@
+//! Starting neighbours, and certificates for them.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// The longest that anything here may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program that is stopped when it is no longer needed.
+pub(crate) struct Neighbour {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Neighbour {
+    /// Starts `program` of the Debian package `package`; what it says goes into a file in `dir`.
+    pub(crate) fn start(
+        program: &str,
+        package: &str,
+        dir: &Path,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
+        let log = dir.join(format!("{}.log", program.rsplit('/').next().unwrap_or(program)));
+        let output = fs::File::create(&log).unwrap();
+        let mut command = Command::new(program);
+        command.current_dir(dir).stdin(Stdio::null());
+        command.stdout(output.try_clone().unwrap()).stderr(output);
+        prepare(&mut command);
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                panic!("{program} is missing; install it: apt-get install {package}")
+            }
+            Err(e) => panic!("cannot start {program}: {e}"),
+        };
+        Self { child, log }
+    }
+
+    /// Waits until it takes TCP connections at `at`.
+    pub(crate) async fn listening(mut self, at: SocketAddr) -> Self {
+        let reached = tokio::time::timeout(PATIENCE, async {
+            while tokio::net::TcpStream::connect(at).await.is_err() {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    panic!("it ended with {status}:\n{}", self.said());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        if reached.await.is_err() {
+            panic!("it does not listen on {at}:\n{}", self.said());
+        }
+        self
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> String {
+        let mut text = String::new();
+        fs::File::open(&self.log).and_then(|mut f| f.read_to_string(&mut text)).unwrap();
+        text
+    }
+
+    /// Waits for it to end.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address whose port is free for UDP and TCP alike.
+pub(crate) fn free_address() -> SocketAddr {
+    for _ in 0..100 {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = tcp.local_addr().unwrap();
+        if UdpSocket::bind(at).is_ok() {
+            return at;
+        }
+    }
+    panic!("no port is free for both UDP and TCP")
+}
+
+/// A private certificate authority.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(DnType::CommonName, "Private authority");
+        Self { issuer: CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    /// Its own certificate, in PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Writes a certificate for `names` and its key.
+    pub(crate) fn issue(&self, names: &[&str], certificate: &Path, key_file: &Path) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let parameters = CertificateParams::new(names).unwrap();
+        let key = KeyPair::generate().unwrap();
+        fs::write(certificate, parameters.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        fs::write(key_file, key.serialize_pem()).unwrap();
+    }
+}
