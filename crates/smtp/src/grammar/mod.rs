@@ -102,14 +102,20 @@ impl SyntaxError {
                 reply(500, 5, 2, "Commands are text without control characters, ended by CR LF".into())
             }
             SyntaxError::Unknown => reply(500, 5, 1, "Unknown command; HELP lists the known ones".into()),
-            SyntaxError::Http => reply(421, 7, 0, "This is a mail server; it does not speak HTTP".into()),
+            SyntaxError::Http => {
+                let text = "This is a mail server; it does not speak HTTP";
+                Reply::new(421, EnhancedStatus::new(4, 7, 0), text)
+            }
             SyntaxError::Arguments(expected) => reply(501, 5, 4, (*expected).into()),
             SyntaxError::BdatSize => reply(501, 5, 4, self.to_string()),
             SyntaxError::Sender(error) => address_reply(*error, 7, "sender"),
             SyntaxError::Recipient(error) => address_reply(*error, 3, "recipient"),
-            SyntaxError::Parameter(name) => {
-                reply(555, 5, 4, format!("The parameter {name} is not known here; EHLO lists what is offered"))
-            }
+            SyntaxError::Parameter(name) => reply(
+                555,
+                5,
+                4,
+                format!("The parameter {name} is not known here; EHLO lists what is offered"),
+            ),
         }
     }
 }

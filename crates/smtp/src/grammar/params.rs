@@ -98,11 +98,14 @@ pub(super) fn mail(rest: &str) -> Result<Mail, SyntaxError> {
             });
         } else if is("ENVID") {
             let valid = |v: &&str| v.len() <= ENVID_MAX && is_printable_xtext(v);
-            let envid = value.filter(valid).ok_or(SyntaxError::Arguments("ENVID needs up to 100 octets of xtext"))?;
+            let envid =
+                value.filter(valid).ok_or(SyntaxError::Arguments("ENVID needs up to 100 octets of xtext"))?;
             mail.envid = Some(envid.to_owned());
         } else if is("AUTH") {
             // Who wrote it first, says the client; we do not pass it on (RFC 4954 section 5 leaves us free to).
-            value.filter(|v| is_printable_xtext(v)).ok_or(SyntaxError::Arguments("AUTH needs xtext or <>"))?;
+            value
+                .filter(|v| is_printable_xtext(v))
+                .ok_or(SyntaxError::Arguments("AUTH needs xtext or <>"))?;
         } else {
             return Err(unknown(keyword));
         }
@@ -122,7 +125,8 @@ pub(super) fn rcpt(rest: &str) -> Result<Rcpt, SyntaxError> {
                 notify.ok_or(SyntaxError::Arguments("NOTIFY is NEVER or a list of SUCCESS,FAILURE,DELAY"))?;
         } else if keyword.eq_ignore_ascii_case("ORCPT") {
             let orcpt = value.filter(|v| v.len() <= ORCPT_MAX && is_original_recipient(v));
-            let orcpt = orcpt.ok_or(SyntaxError::Arguments("ORCPT is a type, a semicolon and xtext: rfc822;a@b"))?;
+            let orcpt =
+                orcpt.ok_or(SyntaxError::Arguments("ORCPT is a type, a semicolon and xtext: rfc822;a@b"))?;
             rcpt.orcpt = Some(orcpt.to_owned());
         } else {
             return Err(unknown(keyword));

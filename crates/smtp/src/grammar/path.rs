@@ -14,7 +14,10 @@ pub enum ForwardPath {
 }
 
 /// What stands in the angle brackets at the start of `text`, and what follows them.
-pub(super) fn bracketed<'a>(text: &'a str, expected: &'static str) -> Result<(&'a str, &'a str), SyntaxError> {
+pub(super) fn bracketed<'a>(
+    text: &'a str,
+    expected: &'static str,
+) -> Result<(&'a str, &'a str), SyntaxError> {
     let inner = text.strip_prefix('<').ok_or(SyntaxError::Arguments(expected))?;
     let (mut quoted, mut escaped) = (false, false);
     for (at, octet) in inner.bytes().enumerate() {

@@ -81,8 +81,10 @@ impl Client {
             }
             Mechanism::ScramSha256 => self.scram_first("n,,".into()),
             Mechanism::ScramSha256Plus => {
-                let binding =
-                    self.binding.as_ref().ok_or(SaslError::Unusable("this connection has no channel binding"))?;
+                let binding = self
+                    .binding
+                    .as_ref()
+                    .ok_or(SaslError::Unusable("this connection has no channel binding"))?;
                 let gs2 = format!("p={},,", binding.kind.name());
                 self.scram_first(gs2)
             }
@@ -126,7 +128,13 @@ impl Client {
         }
     }
 
-    fn scram_final(&mut self, gs2: &str, bare: &str, nonce: &str, challenge: &str) -> Result<String, SaslError> {
+    fn scram_final(
+        &mut self,
+        gs2: &str,
+        bare: &str,
+        nonce: &str,
+        challenge: &str,
+    ) -> Result<String, SaslError> {
         if let Some(error) = challenge.strip_prefix("e=") {
             return Err(SaslError::Refused(error.to_owned()));
         }

@@ -81,8 +81,7 @@ impl ScramVerifier {
 
 impl fmt::Display for ScramVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (salt, stored, server) =
-            (encode(&self.salt), encode(&self.stored_key), encode(&self.server_key));
+        let (salt, stored, server) = (encode(&self.salt), encode(&self.stored_key), encode(&self.server_key));
         write!(f, "SCRAM-SHA-256${}:{salt}${stored}:{server}", self.iterations)
     }
 }
@@ -178,7 +177,7 @@ fn xor(mut a: [u8; HASH], b: [u8; HASH]) -> [u8; HASH] {
 }
 
 /// The value of attribute `name` if it is the next one in `attributes`.
-pub(super) fn attribute<'a>(part: Option<&'a str>, name: char) -> Option<&'a str> {
+pub(super) fn attribute(part: Option<&str>, name: char) -> Option<&str> {
     part?.strip_prefix(name)?.strip_prefix('=')
 }
 

@@ -12,6 +12,8 @@ use memchr::memchr3;
 pub enum Piece<'a> {
     /// Octets of the content, as they are.
     Content(&'a [u8]),
+    /// A bare LF that is to be read as CR LF.
+    NewLine,
     /// The end of the content; what follows is no part of it.
     End,
     /// Nothing can be said before there is more input.
@@ -104,7 +106,7 @@ impl Decoder {
                 (State::Dot, b'\n') if self.normalise => return (at + 1, Piece::End),
                 (State::LineStart | State::Text, b'\n') if self.normalise => {
                     self.end_line();
-                    return (at + 1, Piece::Content(b"\r\n"));
+                    return (at + 1, Piece::NewLine);
                 }
                 (State::DotCr, _) => {
                     self.note(Fault::BareCr);

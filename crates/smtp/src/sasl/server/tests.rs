@@ -52,7 +52,9 @@ fn run(mechanism: Mechanism, mine: &str, theirs: &str, ends: [&[u8]; 2]) -> Resu
     let mut step = Exchange::begin(mechanism, ALL, &[binding(ends[1])], initial.as_deref())?;
     loop {
         step = match step {
-            (exchange, Next::Challenge(challenge)) => exchange.respond(&client.respond(&challenge).unwrap())?,
+            (exchange, Next::Challenge(challenge)) => {
+                exchange.respond(&client.respond(&challenge).unwrap())?
+            }
             (_, Next::Check { login, password }) => return Ok(login == "an,a=1" && password.0 == theirs),
             (exchange, Next::Verifier { login }) => {
                 assert_eq!(login, "an,a=1");
@@ -69,8 +71,7 @@ fn run(mechanism: Mechanism, mine: &str, theirs: &str, ends: [&[u8]; 2]) -> Resu
 
 #[test]
 fn every_mechanism_tells_right_from_wrong() {
-    for mechanism in
-        [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]
+    for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]
     {
         assert_eq!(run(mechanism, "pa ss", "pa ss", [b"tls", b"tls"]), Ok(true), "{mechanism:?}");
         assert_eq!(run(mechanism, "pa ss", "other", [b"tls", b"tls"]), Ok(false), "{mechanism:?}");
@@ -99,7 +100,8 @@ fn nonsense_is_refused() {
     assert_eq!(begin(Mechanism::Plain, b"boss\0user\0pass"), Err(ExchangeError::Authzid));
     assert!(begin(Mechanism::Plain, b"user\0user\0pass").is_ok());
     assert_eq!(begin(Mechanism::Plain, &[b'a'; 9000]), Err(ExchangeError::Malformed));
-    for scram in [&b"n,,r=12345678,n=user"[..], b"n,,n=us=er,r=12345678", b"n,,n=user,r=1", b"x,,n=user,r=12345678"]
+    for scram in
+        [&b"n,,r=12345678,n=user"[..], b"n,,n=us=er,r=12345678", b"n,,n=user,r=1", b"x,,n=user,r=12345678"]
     {
         assert_eq!(begin(Mechanism::ScramSha256, scram), Err(ExchangeError::Malformed), "{scram:?}");
     }

@@ -17,6 +17,7 @@ fn run(mut decoder: Decoder, input: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<F
             used += n;
             match piece {
                 Piece::Content(octets) => content.extend_from_slice(octets),
+                Piece::NewLine => content.extend_from_slice(b"\r\n"),
                 Piece::End => {
                     return (content, decoder.fault().map(|f| f.0), Some(input[used..].to_vec()));
                 }
@@ -65,7 +66,8 @@ fn false_ends_are_faults() {
         b"\r\n.\r\r\n",
     ];
     for false_end in table {
-        let input = [b"body".as_slice(), false_end, b"MAIL FROM:<a@b.example>\r\n", b"more\r\n.\r\nNOOP"].concat();
+        let input =
+            [b"body".as_slice(), false_end, b"MAIL FROM:<a@b.example>\r\n", b"more\r\n.\r\nNOOP"].concat();
         for cut in 0..=input.len() {
             let (_, fault, rest) = run(Decoder::data(false), &input, &[cut]);
             assert!(fault.is_some(), "{false_end:?} cut at {cut}");

@@ -1,0 +1,6 @@
+//! Replays the dialogues in `tests/dialogues/` on a server session, whole and cut at every octet, and holds the
+//! session against what an attacker can do with the place where input is cut.
+
+mod dialogue;
+mod driver;
+mod splits;
