@@ -219,6 +219,13 @@ impl Drop for Reserved {
 }
 
 impl Core {
+    /// Puts a worker of the site on the list of those with nothing to do.
+    fn wait_idle(&mut self, site: &Destination) -> oneshot::Receiver<Order> {
+        let (order, told) = oneshot::channel();
+        self.idle.entry(site.clone()).or_default().push(order);
+        told
+    }
+
     /// Tells one idle worker of the site. False when none is left: they gave up just now, and their slots stand for
     /// whoever comes instead.
     fn tell_idle(&mut self, site: &Destination, order: impl Fn() -> Order) -> bool {

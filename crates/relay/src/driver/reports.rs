@@ -1,19 +1,15 @@
 //! Reports to senders: composed, written into the store, and given a place, all before the settlement that they are
 //! part of.
 
-use std::sync::Arc;
-
 use mail::{
-    Accepted, Attempt, Body, Event, EventKind, Message, Origin, Protocol, Recipient, ReportKind, Ret, Stream, Timestamp,
+    Accepted, Attempt, Event, EventKind, Message, Origin, Protocol, Recipient, ReportKind, Stream, Timestamp,
 };
-use schedule::Decision;
+use report::{DsnRequest, Ending, Original, Reported, Returned};
+use schedule::{Decision, Fate};
 use store::{Admission, Content, NewDelivery, Waiting};
 
 use super::settle::outcome_of;
 use super::{Driver, Reserved, Settings};
-
-/// The most of an original that a report brings back; a longer one comes back as its header section.
-const ORIGINAL_MAX: u64 = 256 * 1024;
 
 /// What a report speaks of.
 pub(super) struct Subject<'a> {
@@ -31,7 +27,7 @@ pub(super) struct Prepared {
 }
 
 impl Driver {
-    /// Composes a report and gives it a place.
+    /// Composes a report and gives it a place. None when it turns out that nobody is to be told.
     pub(super) async fn prepare_report(
         &self,
         settings: &Settings,
@@ -39,13 +35,24 @@ impl Driver {
         recipients: &[u16],
         subject: &Subject<'_>,
         content: Option<&Content>,
-    ) -> Prepared {
+    ) -> Option<Prepared> {
         let store = &self.0.store;
-        let original = self.original(subject.waiting, content).await;
+        let whole = report::returned(kind, &subject.waiting.message) == Returned::Full;
+        let original = self.original(subject.waiting, content, whole).await;
         let id = store.ids().next();
-        let request = request(settings, kind, recipients, subject, &original, id);
-        let dsn = report::dsn(&request);
-        let is_ascii = dsn.content.is_ascii();
+        let dsn = report::dsn(&DsnRequest {
+            kind,
+            hostname: &settings.hostname,
+            report: id,
+            now: subject.now,
+            message: &subject.waiting.message,
+            original: match &original {
+                None => Original::Lost,
+                Some(bytes) if whole => Original::Full(bytes),
+                Some(bytes) => Original::Start(bytes),
+            },
+            recipients: &reported(kind, recipients, subject),
+        })?;
         let sealed = store.sealed(id, dsn.content);
         let size = sealed.len();
         let message = Message {
@@ -56,10 +63,10 @@ impl Driver {
             reverse_path: None,
             ret: None,
             envid: None,
-            body: if is_ascii { Body::SevenBit } else { Body::EightBitMime },
-            smtputf8: !dsn.to.is_ascii() || dsn.smtputf8,
+            body: dsn.body,
+            smtputf8: dsn.smtputf8,
             size,
-            header_message_id: Some(dsn.message_id),
+            header_message_id: Some(dsn.header_message_id),
             origin: Origin {
                 protocol: Protocol::Report,
                 client: None,
@@ -81,68 +88,56 @@ impl Driver {
         };
         let event = Event { at: subject.now, message: id, kind: EventKind::Accepted(Box::new(accepted)) };
         let deliveries = vec![NewDelivery { queue, recipients: vec![(0, recipient)], state }];
-        Prepared {
+        Some(Prepared {
             admission: Admission { message, content: sealed, deliveries, dedupe: None, events: vec![event] },
             reserved,
             event: EventKind::Reported { kind, report: id, recipients: recipients.to_vec() },
-        }
+        })
     }
 
-    /// The original, or as much of it as a report may bring back. Without its content a report still says what
-    /// happened.
-    async fn original(&self, waiting: &Waiting, content: Option<&Content>) -> Vec<u8> {
-        let read = match content {
-            Some(content) => content.clone(),
-            None => match self.0.store.content(&waiting.content).await {
-                Ok(content) => content,
-                Err(error) => {
-                    tracing::warn!(message = %waiting.message.id, %error, "the original can't be read for its report");
-                    return Vec::new();
-                }
-            },
+    /// The original, or the beginning of it with the header section; none when it can't be read. Without it a report
+    /// still says what happened.
+    async fn original(&self, waiting: &Waiting, content: Option<&Content>, whole: bool) -> Option<Vec<u8>> {
+        let max = if whole { usize::MAX } else { report::HEADERS_MAX };
+        let read = async {
+            let content = match content {
+                Some(content) => content.clone(),
+                None => self.0.store.content(&waiting.content).await.map_err(|e| e.to_string())?,
+            };
+            content.read_all_up_to(max).await.map_err(|e| e.to_string())
         };
-        match read.read_all_up_to(usize::try_from(ORIGINAL_MAX).unwrap_or(usize::MAX)).await {
-            Ok(bytes) => bytes.to_vec(),
+        match read.await {
+            Ok(bytes) => Some(bytes.to_vec()),
             Err(error) => {
                 tracing::warn!(message = %waiting.message.id, %error, "the original can't be read for its report");
-                Vec::new()
+                None
             }
         }
     }
 }
 
-/// What the report has to say.
-fn request<'a>(
-    settings: &Settings,
-    kind: ReportKind,
-    recipients: &[u16],
-    subject: &Subject<'a>,
-    original: &'a [u8],
-    id: mail::MessageId,
-) -> report::DsnRequest<'a> {
-    let waiting = subject.waiting;
-    let reported = waiting
+/// The recipients that the report speaks of.
+fn reported<'a>(kind: ReportKind, recipients: &[u16], subject: &Subject<'a>) -> Vec<report::Reported<'a>> {
+    let (waiting, attempt, decision) = (subject.waiting, subject.attempt, subject.decision);
+    let ending = |fate: &Fate| match (kind, fate) {
+        (ReportKind::Success, _) => Ending::of_success(&attempt.destination, attempt.dsn),
+        (ReportKind::Delay, _) => Some(Ending::Delayed { retry_until: decision.expires_at }),
+        (ReportKind::Failure, Fate::Expired(_)) => Some(Ending::Expired),
+        (ReportKind::Failure, _) => Some(Ending::Failed),
+    };
+    waiting
         .recipients
         .iter()
-        .zip(&subject.decision.recipients)
+        .zip(&decision.recipients)
         .filter(|(_, (number, _))| recipients.contains(number))
-        .map(|(pending, (_, fate))| report::Reported {
-            recipient: &pending.recipient,
-            outcome: outcome_of(fate).clone(),
-            expired: matches!(fate, schedule::Fate::Expired(_)),
+        .filter_map(|(pending, (_, fate))| {
+            Some(Reported {
+                recipient: &pending.recipient,
+                ending: ending(fate)?,
+                outcome: outcome_of(fate),
+                remote: attempt.remote.as_ref(),
+                attempted_at: attempt.started,
+            })
         })
-        .collect();
-    let whole = waiting.message.size <= ORIGINAL_MAX;
-    report::DsnRequest {
-        id,
-        hostname: Arc::clone(&settings.hostname),
-        kind,
-        now: subject.now,
-        message: &waiting.message,
-        recipients: reported,
-        remote: subject.attempt.remote.as_ref(),
-        retry_until: Some(subject.decision.expires_at),
-        original,
-        full: whole && waiting.message.ret != Some(Ret::Headers),
-    }
+        .collect()
 }

@@ -27,7 +27,7 @@ impl Driver {
         let mut prepared = Vec::new();
         for (kind, recipients) in reports_due(&waiting, &attempt, &decision) {
             let subject = Subject { waiting: &waiting, attempt: &attempt, decision: &decision, now: now.wall };
-            prepared.push(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
+            prepared.extend(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
         }
         let (settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
         self.commit(settlement, decision.retry_at, reserved);

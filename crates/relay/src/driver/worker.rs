@@ -21,7 +21,10 @@ pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
         let turn = driver.with_core(|core, now, out| {
             let kept = state == schedule::Link::Kept;
             core.scheduler.attempted(id, state, now, out);
-            if kept && !stopping { core.scheduler.next_for(&site, now, out) } else { Turn::Close }
+            let turn = if kept && !stopping { core.scheduler.next_for(&site, now, out) } else { Turn::Close };
+            // It is on the list before anybody can look for it: otherwise a new worker would come in its place.
+            let told = (turn == Turn::Wait).then(|| core.wait_idle(&site));
+            (turn, told)
         });
         match done {
             Done::Attempted(waiting, content, attempt) => driver.settle(*waiting, content, attempt).await,
@@ -29,9 +32,9 @@ pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
             Done::Nothing => {}
         }
         next = match turn {
-            Turn::Deliver(id) => Some(id),
-            Turn::Wait => idle(&driver, &site, &mut link).await,
-            Turn::Close => None,
+            (Turn::Deliver(id), _) => Some(id),
+            (Turn::Wait, Some(told)) => idle(&driver, &site, &mut link, told).await,
+            (Turn::Wait | Turn::Close, _) => None,
         };
     }
     link.close().await;
@@ -45,9 +48,12 @@ enum Done {
 }
 
 /// Waits for something to do; none when the connection is to be closed.
-async fn idle(driver: &Driver, site: &Destination, link: &mut Link) -> Option<DeliveryId> {
-    let (order, mut told) = oneshot::channel();
-    driver.0.core.lock().idle.entry(site.clone()).or_default().push(order);
+async fn idle(
+    driver: &Driver,
+    site: &Destination,
+    link: &mut Link,
+    mut told: oneshot::Receiver<Order>,
+) -> Option<DeliveryId> {
     let patience = driver.0.settings.load().idle;
     tokio::select! {
         biased;

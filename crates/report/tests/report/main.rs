@@ -1,5 +1,7 @@
 //! Reports as their readers see them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
 mod mime;
 mod parses;
 mod python;
