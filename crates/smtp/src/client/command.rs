@@ -63,9 +63,7 @@ pub(super) fn needs_utf8(message: &Message) -> bool {
 /// A value that ends where it should: no blanks, no control characters. What came in was checked; this holds for
 /// whatever wrote the envelope.
 fn is_safe(value: &str) -> bool {
-    !value.is_empty()
-        && value.len() <= 1000
-        && value.chars().all(|c| !c.is_control() && !c.is_whitespace())
+    !value.is_empty() && value.len() <= 1000 && value.chars().all(|c| !c.is_control() && !c.is_whitespace())
 }
 
 fn put(out: &mut BytesMut, text: &str) {

@@ -71,10 +71,10 @@ pub enum OpenStep {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenFailure {
     /// The peer does not want to talk to us.
-    #[error("{} to {command}: {reply}", if .reply.is_transient() { "not now, it answered" } else { "it answered" })]
+    #[error("its {what} was {reply}")]
     Refused {
-        /// What it answered to: `connect`, `EHLO`, `HELO`.
-        command: &'static str,
+        /// What it said: `greeting`, `answer to EHLO`.
+        what: &'static str,
         /// What it said.
         reply: Reply,
     },
@@ -113,6 +113,7 @@ pub struct Opening {
     output: BytesMut,
     capabilities: Capabilities,
     transcript: Transcript,
+    replies: u32,
 }
 
 #[derive(Debug)]
@@ -136,6 +137,7 @@ impl Opening {
             output: BytesMut::new(),
             capabilities: Capabilities::default(),
             transcript,
+            replies: 0,
         }
     }
 
@@ -152,6 +154,11 @@ impl Opening {
     /// What the peer offers, once it said so.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// How many replies came so far.
+    pub fn replies(&self) -> u32 {
+        self.replies
     }
 
     /// Ends the attempt and gives the record back.
@@ -179,6 +186,7 @@ impl Opening {
             };
             let Some(reply) = self.parser.next(input)? else { return Ok(OpenStep::Read(wait)) };
             self.transcript.received(&reply);
+            self.replies += 1;
             self.reply(reply)?;
             if matches!(self.state, State::Handshake) && !input.is_empty() {
                 return Err(Fault::BytesBeforeTls.into());
@@ -204,7 +212,7 @@ impl Opening {
     fn reply(&mut self, reply: Reply) -> Result<(), OpenFailure> {
         match std::mem::replace(&mut self.state, State::Ready) {
             State::Greeting if reply.code == 220 => self.hello(),
-            State::Greeting => return refused("connect", reply),
+            State::Greeting => return refused("greeting", reply),
             State::Ehlo if reply.is_success() => {
                 self.capabilities = Capabilities::parse(&reply);
                 return self.after_hello();
@@ -214,9 +222,11 @@ impl Opening {
                 self.state = State::Helo;
                 self.say(format_args!("HELO {}", self.config.hostname.clone()));
             }
-            State::Ehlo => return refused(if self.config.lmtp { "LHLO" } else { "EHLO" }, reply),
+            State::Ehlo => {
+                return refused(if self.config.lmtp { "answer to LHLO" } else { "answer to EHLO" }, reply);
+            }
             State::Helo if reply.is_success() => return self.after_hello(),
-            State::Helo => return refused("HELO", reply),
+            State::Helo => return refused("answer to HELO", reply),
             State::StartTls if reply.code == 220 => self.state = State::Handshake,
             State::StartTls if self.config.tls == TlsPolicy::Required || reply.code == 421 => {
                 return Err(OpenFailure::NoTls(Some(reply)));
@@ -383,8 +393,8 @@ fn mechanisms(offer: &AuthOffer) -> impl Iterator<Item = Mechanism> {
     .map(|m| m.1)
 }
 
-fn refused<T>(command: &'static str, reply: Reply) -> Result<T, OpenFailure> {
-    Err(OpenFailure::Refused { command, reply })
+fn refused<T>(what: &'static str, reply: Reply) -> Result<T, OpenFailure> {
+    Err(OpenFailure::Refused { what, reply })
 }
 
 fn no_login(login: &Login, reason: String) -> OpenFailure {

@@ -153,7 +153,9 @@ mod tests {
 
     #[test]
     fn what_is_no_reply() {
-        for bad in ["HTTP/1.1 400\r\n", "\r\n", "25\r\n", "250x\r\n", "150 x\r\n", "600 x\r\n", "2\u{0}0 x\r\n"] {
+        for bad in
+            ["HTTP/1.1 400\r\n", "\r\n", "25\r\n", "250x\r\n", "150 x\r\n", "600 x\r\n", "2\u{0}0 x\r\n"]
+        {
             assert!(matches!(all(bad.as_bytes()), Err(Fault::Garbage(_))), "{bad:?}");
         }
         assert_eq!(all(b"250-a\r\n550 b\r\n"), Err(Fault::MixedCodes(250, 550)));

@@ -151,6 +151,11 @@ impl Session {
         &mut self.transcript
     }
 
+    /// How many replies came in this transaction.
+    pub fn replies(&self) -> u32 {
+        self.replies
+    }
+
     /// Whether another transaction may be begun on this connection.
     pub fn is_usable(&self) -> bool {
         let spent = self.capabilities.limits.mail_max.is_some_and(|max| self.transactions >= max);
@@ -297,7 +302,9 @@ impl Session {
     pub fn results(&mut self, results: &mut Results) {
         for Slot { number, state } in self.slots.drain(..) {
             match state {
-                SlotState::Done(outcome) => results.outcomes.push(RecipientOutcome { recipient: number, outcome }),
+                SlotState::Done(outcome) => {
+                    results.outcomes.push(RecipientOutcome { recipient: number, outcome })
+                }
                 SlotState::TooMany(_) if self.any_accepted => results.postponed.push(number),
                 SlotState::TooMany(outcome) => {
                     results.outcomes.push(RecipientOutcome { recipient: number, outcome });

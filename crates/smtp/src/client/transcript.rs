@@ -5,13 +5,19 @@ use mail::Reply;
 /// Lines of a dialogue: `> ` what we said, `< ` what the peer said, `* ` what happened.
 ///
 /// Over its limit, lines from the middle are left out: how it began and how it ended is what a reader needs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transcript {
     text: String,
     limit: usize,
     left_out: usize,
     /// Where the line that says how many were left out begins.
     gap: Option<usize>,
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Self::new(16 << 10)
+    }
 }
 
 impl Transcript {

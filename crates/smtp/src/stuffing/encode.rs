@@ -140,8 +140,18 @@ mod tests {
     #[test]
     fn smuggling_sequences_never_leave() {
         for bad in [
-            &b"\n.\n"[..], b"\n.\r", b"\r.\n", b"\r.\r", b"\n.\r\n", b"\r.\r\n", b"\r\n.\n", b"\r\n.\r", b"\r\n\0.\r\n",
-            b"\r\n.\0\r\n", b"\r\r\n.\r\r\n", b"\r\n.\r\r\n",
+            &b"\n.\n"[..],
+            b"\n.\r",
+            b"\r.\n",
+            b"\r.\r",
+            b"\n.\r\n",
+            b"\r.\r\n",
+            b"\r\n.\n",
+            b"\r\n.\r",
+            b"\r\n\0.\r\n",
+            b"\r\n.\0\r\n",
+            b"\r\r\n.\r\r\n",
+            b"\r\n.\r\r\n",
         ] {
             let content = [b"Subject: x\r\n\r\nbody", bad, b"MAIL FROM:<a@b>\r\n"].concat();
             for cut in 1..content.len() {

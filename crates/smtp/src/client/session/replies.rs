@@ -223,7 +223,8 @@ impl Session {
             for slot in &mut self.slots {
                 // An address that this peer could never take keeps its own outcome: it got no RCPT.
                 let no_utf8 = EnhancedStatus::new(5, 6, 7);
-                if !matches!(&slot.state, SlotState::Done(own) if own.code.is_none() && own.status == no_utf8) {
+                if !matches!(&slot.state, SlotState::Done(own) if own.code.is_none() && own.status == no_utf8)
+                {
                     slot.state = SlotState::Done(outcome.clone());
                 }
             }

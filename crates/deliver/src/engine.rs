@@ -1,0 +1,58 @@
+//! What all links share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mail::{Clock, Destination};
+
+use crate::link::Link;
+use crate::settings::Settings;
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// What deliveries go by at first.
+    pub settings: Settings,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// What all links share: settings and clock.
+pub struct Engine {
+    settings: ArcSwap<Settings>,
+    clock: Clock,
+}
+
+impl Engine {
+    /// An engine.
+    pub fn new(config: EngineConfig) -> Arc<Self> {
+        Arc::new(Self { settings: ArcSwap::from_pointee(config.settings), clock: config.clock })
+    }
+
+    /// Takes new settings. Attempts under way end as they began; connections opened under the old settings are not
+    /// used for another message.
+    pub fn configure(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// A link to `destination`, not connected yet.
+    pub fn link(self: &Arc<Self>, destination: &Destination) -> Link {
+        Link::new(self.clone(), destination.clone())
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("hostname", &self.settings.load().hostname).finish_non_exhaustive()
+    }
+}
