@@ -80,11 +80,22 @@ impl Content {
     /// When the file cannot be read.
     pub async fn chunk(&self, offset: u64, max: usize) -> io::Result<Bytes> {
         match self {
+            Content::Memory(_) => self.chunk_blocking(offset, max),
+            Content::File(file) => file.chunk(offset, max).await,
+        }
+    }
+
+    /// As [`Content::chunk`], for threads that may wait for the disk.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chunk_blocking(&self, offset: u64, max: usize) -> io::Result<Bytes> {
+        match self {
             Content::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 Ok(bytes.slice(start..start.saturating_add(max).min(bytes.len())))
             }
-            Content::File(file) => file.chunk(offset, max).await,
+            Content::File(file) => file.chunk_blocking(offset, max),
         }
     }
 
