@@ -76,9 +76,9 @@ impl Verification {
     fn is_known(&self, credential: &Credential, password: &str) -> bool {
         let tag = self.tag(password);
         let known = self.known.lock();
-        known
-            .get(&credential.id)
-            .is_some_and(|(generation, known)| *generation == credential.generation && known.ct_eq(&tag).into())
+        known.get(&credential.id).is_some_and(|(generation, known)| {
+            *generation == credential.generation && known.ct_eq(&tag).into()
+        })
     }
 
     fn remember(&self, credential: &Credential, password: &str) {
@@ -101,7 +101,9 @@ impl Directory {
             return judge(&state, credential);
         }
         let Ok(_queued) = verification.queue.try_acquire() else { return Authentication::Busy };
-        let Ok(place) = Arc::clone(&verification.places).acquire_owned().await else { return Authentication::Busy };
+        let Ok(place) = Arc::clone(&verification.places).acquire_owned().await else {
+            return Authentication::Busy;
+        };
         let (subject, secret) = (credential.clone(), Secret::new(password));
         let chosen = state.credentials().any(|c| c.verifier.argon2.is_some());
         let verify = move || {

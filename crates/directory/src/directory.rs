@@ -77,7 +77,7 @@ impl Directory {
         self.send(Job::Config(Box::new(move |state| {
             state.config_routes =
                 (1i64..).zip(routes).map(|(n, route)| Arc::new(Route::from_config(n, route))).collect();
-            let hosts = smarthosts.into_iter().map(|h| (h.name.clone(), Arc::new(h.from_config())));
+            let hosts = smarthosts.into_iter().map(|h| (h.name.clone(), Arc::new(h.in_config())));
             state.config_smarthosts = Arc::new(hosts.collect());
             let _ = done.send(());
         })))?;

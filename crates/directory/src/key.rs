@@ -82,7 +82,12 @@ impl Directory {
     ///
     /// # Errors
     /// There is none of that name.
-    pub async fn set_key(&self, name: &str, enabled: bool, by: &Actor) -> Result<Arc<ApiKey>, DirectoryError> {
+    pub async fn set_key(
+        &self,
+        name: &str,
+        enabled: bool,
+        by: &Actor,
+    ) -> Result<Arc<ApiKey>, DirectoryError> {
         let (name, by) = (name.to_owned(), by.clone());
         self.change(move |draft| {
             let before =
@@ -103,7 +108,8 @@ impl Directory {
     pub async fn remove_key(&self, name: &str, by: &Actor) -> Result<(), DirectoryError> {
         let (name, by) = (name.to_owned(), by.clone());
         self.change(move |draft| {
-            let key = draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
+            let key =
+                draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
             draft.db.execute("DELETE FROM api_key WHERE id = $1", params![key.id])?;
             draft.audit(&by, "remove", ("key", &key.name), Some(&*key), None)?;
             Ok(((), vec![Edit::KeyGone(key.name.clone())]))

@@ -27,8 +27,9 @@ pub(crate) fn founding(db: &Connection, now: Timestamp) -> Result<hmac::Key, Dir
         "INSERT INTO secret (name, value) VALUES ('fake-verifiers', $1) ON CONFLICT DO NOTHING",
         params![BASE64.encode(random::<32>())],
     )?;
-    let text: Option<String> =
-        db.query_row("SELECT value FROM secret WHERE name = 'fake-verifiers'", [], |row| row.get(0)).optional()?;
+    let text: Option<String> = db
+        .query_row("SELECT value FROM secret WHERE name = 'fake-verifiers'", [], |row| row.get(0))
+        .optional()?;
     Ok(hmac::Key::new(hmac::HMAC_SHA256, text.unwrap_or_default().as_bytes()))
 }
 
@@ -201,4 +202,3 @@ pub(crate) fn list_text<T: ToString>(items: &[T]) -> String {
     let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
     serde_json::to_string(&texts).unwrap_or_else(|_| "[]".into())
 }
-

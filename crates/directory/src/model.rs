@@ -146,9 +146,12 @@ impl Scope {
 impl FromStr for Scope {
     type Err = DirectoryError;
     fn from_str(text: &str) -> Result<Self, DirectoryError> {
-        [Scope::Send, Scope::Read, Scope::Manage, Scope::Admin].into_iter().find(|s| s.as_str() == text).ok_or_else(
-            || DirectoryError::Invalid(format!("{text:?} is no scope: send, read, manage or admin")),
-        )
+        [Scope::Send, Scope::Read, Scope::Manage, Scope::Admin]
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| {
+                DirectoryError::Invalid(format!("{text:?} is no scope: send, read, manage or admin"))
+            })
     }
 }
 

@@ -153,8 +153,11 @@ impl Directory {
         let name = domain_name(name)?;
         let by = by.clone();
         self.change(move |draft| {
-            let domain =
-                draft.state.domain(&name).cloned().ok_or_else(|| DirectoryError::not_found("domain", &name))?;
+            let domain = draft
+                .state
+                .domain(&name)
+                .cloned()
+                .ok_or_else(|| DirectoryError::not_found("domain", &name))?;
             draft.db.execute("DELETE FROM domain WHERE name = $1", params![&*domain.name])?;
             draft.audit(&by, "remove", ("domain", &domain.name), Some(&*domain), None)?;
             Ok(((), vec![Edit::DomainGone(domain.name.clone())]))

@@ -42,7 +42,9 @@ impl FromStr for RouteTarget {
         if text == "mx" {
             return Ok(RouteTarget::Mx);
         }
-        text.parse().map(RouteTarget::To).map_err(|e: mail::DestinationError| DirectoryError::Invalid(e.to_string()))
+        text.parse()
+            .map(RouteTarget::To)
+            .map_err(|e: mail::DestinationError| DirectoryError::Invalid(e.to_string()))
     }
 }
 
@@ -156,7 +158,7 @@ pub struct SmartHost {
 }
 
 impl SmartHost {
-    pub(crate) fn from_config(self) -> Self {
+    pub(crate) fn in_config(self) -> Self {
         Self { source: Source::Config, ..self }
     }
 }
@@ -176,12 +178,19 @@ impl Directory {
         self.change(move |draft| {
             check_target(&draft.state, &new.to)?;
             let position = match before {
-                None => draft.db.query_row("SELECT coalesce(max(position), 0) + 1 FROM route", [], |r| r.get(0))?,
+                None => draft
+                    .db
+                    .query_row("SELECT coalesce(max(position), 0) + 1 FROM route", [], |r| r.get(0))?,
                 Some(id) => {
                     find_route(draft, id)?;
                     let position: i64 =
-                        draft.db.query_row("SELECT position FROM route WHERE id = $1", params![id], |r| r.get(0))?;
-                    draft.db.execute("UPDATE route SET position = position + 1 WHERE position >= $1", params![position])?;
+                        draft.db.query_row("SELECT position FROM route WHERE id = $1", params![id], |r| {
+                            r.get(0)
+                        })?;
+                    draft.db.execute(
+                        "UPDATE route SET position = position + 1 WHERE position >= $1",
+                        params![position],
+                    )?;
                     position
                 }
             };
@@ -217,7 +226,8 @@ impl Directory {
         self.change(move |draft| {
             check_target(&draft.state, &new.to)?;
             let before = find_route(draft, id)?;
-            let route = Route { domains: new.domains, senders: new.senders, to: new.to, ..Route::clone(&before) };
+            let route =
+                Route { domains: new.domains, senders: new.senders, to: new.to, ..Route::clone(&before) };
             draft.db.execute(
                 "UPDATE route SET domains = $1, senders = $2, target = $3 WHERE id = $4",
                 params![list_text(&route.domains), list_text(&route.senders), route.to.to_string(), id],
@@ -256,7 +266,9 @@ impl Directory {
     ) -> Result<Arc<SmartHost>, DirectoryError> {
         check_name("smart host's name", &new.name)?;
         if new.hosts.is_empty() {
-            return Err(DirectoryError::Invalid("a smart host needs a host: --host smtp.example.net:587".into()));
+            return Err(DirectoryError::Invalid(
+                "a smart host needs a host: --host smtp.example.net:587".into(),
+            ));
         }
         let by = by.clone();
         self.change(move |draft| {
@@ -267,7 +279,8 @@ impl Directory {
             if before.is_none() && replace {
                 return Err(DirectoryError::not_found("smart host", &new.name));
             }
-            let kept = before.as_ref().filter(|b| b.username == new.username).and_then(|b| b.password.clone());
+            let kept =
+                before.as_ref().filter(|b| b.username == new.username).and_then(|b| b.password.clone());
             let host = SmartHost { source: Source::Directory, password: new.password.or(kept), ..new };
             if host.username.is_some() != host.password.is_some() {
                 return Err(DirectoryError::Invalid("a login has a username and a password".into()));

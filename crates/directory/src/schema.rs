@@ -37,7 +37,13 @@ fn make_private(path: &Path) -> Result<(), DirectoryError> {
     if path.exists() {
         return Ok(());
     }
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(at_fault)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at_fault)?;
     file.sync_all().map_err(at_fault)?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|d| d.sync_all()).map_err(at_fault)
@@ -47,7 +53,8 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), DirectoryError> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", [])?;
-    let found: i64 = tx.query_row("SELECT coalesce(max(version), 0) FROM schema_version", [], |row| row.get(0))?;
+    let found: i64 =
+        tx.query_row("SELECT coalesce(max(version), 0) FROM schema_version", [], |row| row.get(0))?;
     if found > known {
         return Err(DirectoryError::Newer { path: path.to_owned(), found, known });
     }

@@ -156,13 +156,18 @@ impl Argon2Verifier {
     /// The PHC string format.
     fn to_text(&self) -> String {
         let (m, t, p) = (self.memory_kib, self.passes, self.lanes);
-        format!("$argon2id$v=19$m={m},t={t},p={p}${}${}", BASE64.encode(&self.salt), BASE64.encode(&self.hash))
+        format!(
+            "$argon2id$v=19$m={m},t={t},p={p}${}${}",
+            BASE64.encode(&self.salt),
+            BASE64.encode(&self.hash)
+        )
     }
 
     fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.strip_prefix("$argon2id$v=19$")?.split('$');
         let (params, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
-        let mut numbers = params.split(',').map(|p| p.split_once('=').and_then(|(_, n)| n.parse::<u32>().ok()));
+        let mut numbers =
+            params.split(',').map(|p| p.split_once('=').and_then(|(_, n)| n.parse::<u32>().ok()));
         Some(Self {
             memory_kib: numbers.next()??,
             passes: numbers.next()??,
@@ -315,8 +320,13 @@ mod tests {
 
     #[test]
     fn weak_or_unusable_passwords_are_refused() {
-        for (password, scram) in [("short", false), ("with\nnewline", false), ("with\0zero", false), ("pässword", true)] {
-            assert!(matches!(Verifier::chosen(password, scram), Err(DirectoryError::Invalid(_))), "{password:?}");
+        for (password, scram) in
+            [("short", false), ("with\nnewline", false), ("with\0zero", false), ("pässword", true)]
+        {
+            assert!(
+                matches!(Verifier::chosen(password, scram), Err(DirectoryError::Invalid(_))),
+                "{password:?}"
+            );
         }
     }
 

@@ -18,10 +18,13 @@ const BATCH_MAX: usize = 256;
 /// Answers whoever asked, once the commit has succeeded or failed.
 pub(crate) type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
+/// A change, run within a transaction.
+pub(crate) type Change = Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>;
+
 /// What the writer is asked to do.
 pub(crate) enum Job {
     /// A change.
-    Change(Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>),
+    Change(Change),
     /// Something that only reads the database.
     Read(Box<dyn FnOnce(&Connection) + Send>),
     /// Another set of routes and smart hosts from the config file.
@@ -74,12 +77,14 @@ impl Draft<'_> {
         after: Option<&T>,
     ) -> Result<(), DirectoryError> {
         let json = |value: Option<&T>| value.map(|v| serde_json::to_string(v).unwrap_or_default());
-        let id: i64 = self.db.query_row("SELECT coalesce(max(id), 0) + 1 FROM audit", [], |row| row.get(0))?;
-        self.db.prepare_cached(
-            "INSERT INTO audit (id, at, actor, action, what, name, earlier, later) \
+        let id: i64 =
+            self.db.query_row("SELECT coalesce(max(id), 0) + 1 FROM audit", [], |row| row.get(0))?;
+        self.db
+            .prepare_cached(
+                "INSERT INTO audit (id, at, actor, action, what, name, earlier, later) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )?
-        .execute(params![id, self.now.millis(), by, action, what, name, json(before), json(after)])?;
+            )?
+            .execute(params![id, self.now.millis(), by, action, what, name, json(before), json(after)])?;
         tracing::info!(%by, action, what, name, "directory changed");
         Ok(())
     }
@@ -118,17 +123,9 @@ pub(crate) fn run(
             }
         }
     }
-    if let Err(e) = db.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
-        tracing::debug!(error = %e, "directory: no checkpoint at the end");
-    }
 }
 
-fn commit(
-    db: &mut Connection,
-    batch: Vec<Box<dyn FnOnce(&mut Draft<'_>) -> Answer + Send>>,
-    published: &Arc<ArcSwap<Snapshot>>,
-    clock: &Clock,
-) {
+fn commit(db: &mut Connection, batch: Vec<Change>, published: &Arc<ArcSwap<Snapshot>>, clock: &Clock) {
     let mut answers = Vec::with_capacity(batch.len());
     let tx = match db.transaction_with_behavior(TransactionBehavior::Immediate) {
         Ok(tx) => tx,
