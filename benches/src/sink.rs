@@ -1,0 +1,87 @@
+//! Postfix's smtp-sink, counting.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use posthouse_tests::neighbours::program;
+use posthouse_tests::wait::{eventually, free_port, loopback, until_listening};
+
+/// A running smtp-sink that throws away what it is given and counts it.
+pub(crate) struct Sink {
+    addr: SocketAddr,
+    child: Child,
+    messages: Arc<AtomicU64>,
+}
+
+impl Sink {
+    pub(crate) fn start() -> Self {
+        let addr = loopback(free_port());
+        let mut command = Command::new(program("smtp-sink").unwrap());
+        command.args(["-c", "-u", "postfix", &addr.to_string(), "1024"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let messages = Arc::new(AtomicU64::new(0));
+        let mut out = child.stdout.take().unwrap();
+        let count = Arc::clone(&messages);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64 * 1024];
+            let mut text = String::new();
+            while let Ok(n) = out.read(&mut buffer) {
+                if n == 0 {
+                    return;
+                }
+                text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+                if let Some(n) = last_count(&text) {
+                    count.store(n, Ordering::Relaxed);
+                }
+                text = text.rsplit('\r').next().unwrap_or_default().to_owned();
+            }
+        });
+        until_listening("smtp-sink", addr);
+        Self { addr, child, messages }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the count has reached `n`.
+    pub(crate) fn wait(&self, n: u64, within: Duration) {
+        eventually(&format!("{n} messages at the sink"), within, || (self.count() >= n).then_some(()));
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The message count of the last whole line: `sess=20 quit=3 mesg=17 max=20`, each ended by a carriage return.
+fn last_count(text: &str) -> Option<u64> {
+    let whole = &text[..text.rfind('\r')?];
+    let line = whole.rsplit('\r').next()?;
+    line.split_whitespace().find_map(|w| w.strip_prefix("mesg="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_count;
+
+    #[test]
+    fn the_last_whole_line_counts() {
+        assert_eq!(
+            last_count("sess=1 quit=0 mesg=1 max=1\rsess=2 quit=1 mesg=17 max=1\rsess=3 quit=1 mesg=2"),
+            Some(17)
+        );
+        assert_eq!(last_count("sess=1 quit=0 mesg=1"), None);
+    }
+}

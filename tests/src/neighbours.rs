@@ -1,0 +1,84 @@
+//! Real mail programs and name servers, each in a directory of its own on loopback, so that nothing of the machine's own
+//! set-up is read or changed.
+//!
+//! `cargo xtask test` installs them. A scenario that misses one says so loudly and is counted as skipped; with
+//! `POSTHOUSE_STRICT` set, as in CI, it fails instead.
+
+pub mod dns;
+pub mod dovecot;
+pub mod exim;
+pub mod namespace;
+pub mod opensmtpd;
+pub mod pebble;
+pub mod postfix;
+pub mod submitters;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Where `cargo xtask test` keeps the neighbours that are not installed as packages.
+pub fn cache() -> PathBuf {
+    if let Some(path) = std::env::var_os("POSTHOUSE_NEIGHBOURS") {
+        return path.into();
+    }
+    PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+        .join(".cache/posthouse/neighbours")
+}
+
+/// Says that a scenario is skipped and why; fails it under `POSTHOUSE_STRICT`.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("POSTHOUSE_STRICT").is_none(), "this scenario cannot run here: {why}");
+    eprintln!("SKIPPED: {why}");
+    if let Some(list) = std::env::var_os("POSTHOUSE_SKIPPED") {
+        let name = std::thread::current().name().unwrap_or("?").to_owned();
+        let mut file = OpenOptions::new().create(true).append(true).open(list).unwrap();
+        writeln!(file, "{name}: {why}").unwrap();
+    }
+}
+
+/// Where a program is, looked for in PATH, in sbin and in the cache.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let extracted = ["usr/sbin", "usr/bin"].map(|d| cache().join("root").join(d));
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/local/bin"].map(PathBuf::from))
+        .chain(extracted)
+        .map(|dir| dir.join(name))
+        .find(|p| p.is_file())
+}
+
+/// What is missing of `needs`: `root`, `mounts`, `aiosmtpd`, `nodemailer`, or the name of a program.
+pub fn missing(needs: &[&str]) -> Option<String> {
+    let gone: Vec<String> = needs
+        .iter()
+        .filter_map(|need| {
+            let here = match *need {
+                "root" => nix::unistd::geteuid().is_root(),
+                "mounts" => return crate::disk::can_mount().err(),
+                "aiosmtpd" => python().exists(),
+                "nodemailer" => {
+                    cache().join("node/node_modules/nodemailer").is_dir() && program("node").is_some()
+                }
+                name => program(name).is_some(),
+            };
+            (!here).then(|| (*need).to_owned())
+        })
+        .collect();
+    (!gone.is_empty()).then(|| format!("not here: {}", gone.join(", ")))
+}
+
+/// Returns from the scenario, saying so, when something it needs is not on this machine.
+#[macro_export]
+macro_rules! needs {
+    ($($need:expr),+ $(,)?) => {
+        if let Some(why) = $crate::neighbours::missing(&[$($need),+]) {
+            return $crate::neighbours::skip(&why);
+        }
+    };
+}
+
+/// The Python that has aiosmtpd.
+pub fn python() -> PathBuf {
+    cache().join("venv/bin/python")
+}
