@@ -123,8 +123,20 @@ enum State {
     Helo,
     StartTls,
     Handshake,
-    Auth { client: sasl::Client, late_initial: Option<String>, questions: u8, tried: Vec<Mechanism> },
+    Auth(Box<Exchange>),
     Ready,
+}
+
+/// An AUTH exchange under way.
+#[derive(Debug)]
+struct Exchange {
+    client: sasl::Client,
+    /// The initial response, where it was too long for the line of the command.
+    late_initial: Option<String>,
+    /// Questions answered.
+    questions: u8,
+    /// Mechanisms tried, this one included.
+    tried: Vec<Mechanism>,
 }
 
 impl Opening {
@@ -235,9 +247,7 @@ impl Opening {
                 self.transcript.note("STARTTLS was offered and then refused; going on without TLS");
                 return self.log_in(Vec::new());
             }
-            State::Auth { client, late_initial, questions, tried } => {
-                return self.auth_reply(reply, client, late_initial, questions, tried);
-            }
+            State::Auth(exchange) => return self.auth_reply(reply, exchange),
             State::Handshake | State::Ready => {
                 return Err(Fault::Unasked(super::reply::excerpt(reply.text.as_bytes())).into());
             }
@@ -288,7 +298,7 @@ impl Opening {
                 self.say(format_args!("AUTH {}", mechanism.name()));
             }
         }
-        self.state = State::Auth { client, late_initial, questions: 0, tried };
+        self.state = State::Auth(Box::new(Exchange { client, late_initial, questions: 0, tried }));
         Ok(())
     }
 
@@ -317,39 +327,33 @@ impl Opening {
         })
     }
 
-    fn auth_reply(
-        &mut self,
-        reply: Reply,
-        mut client: sasl::Client,
-        late_initial: Option<String>,
-        questions: u8,
-        tried: Vec<Mechanism>,
-    ) -> Result<(), OpenFailure> {
+    fn auth_reply(&mut self, reply: Reply, mut exchange: Box<Exchange>) -> Result<(), OpenFailure> {
         let Some(login) = self.config.login.clone() else { return Ok(()) };
-        let mechanism = client.mechanism();
+        let mechanism = exchange.client.mechanism();
         if reply.is_success() {
             self.state = State::Ready;
-            return client.finish().map_err(|error| no_login(&login, error.to_string()));
+            return exchange.client.finish().map_err(|error| no_login(&login, error.to_string()));
         }
         if reply.code != 334 {
             let weaker_is_left = matches!(mechanism, Mechanism::ScramSha256 | Mechanism::ScramSha256Plus)
                 && reply.code / 100 == 5
-                && self.choose(&login, &tried).is_ok();
+                && self.choose(&login, &exchange.tried).is_ok();
             if weaker_is_left {
                 // Servers offer SCRAM for accounts that have no verifier for it. Nothing is lost: who could make
                 // SCRAM fail could as well have left it out of EHLO.
                 self.transcript.note("trying the next mechanism");
-                return self.log_in(tried);
+                return self.log_in(exchange.tried);
             }
             let username = login.username.clone();
             return Err(OpenFailure::LoginRefused { username, mechanism: mechanism.name(), reply });
         }
-        if questions == QUESTIONS_MAX {
+        if exchange.questions == QUESTIONS_MAX {
             return Err(no_login(&login, "it asks without end".into()));
         }
-        let answer = match late_initial {
+        exchange.questions += 1;
+        let answer = match exchange.late_initial.take() {
             Some(text) => text,
-            None => match client.respond(&reply.text) {
+            None => match exchange.client.respond(&reply.text) {
                 Ok(text) => text,
                 // The final reply comes after an empty line.
                 Err(SaslError::Refused(_)) if mechanism == Mechanism::XOauth2 => String::new(),
@@ -357,7 +361,7 @@ impl Opening {
             },
         };
         self.say_secret("", &answer);
-        self.state = State::Auth { client, late_initial: None, questions: questions + 1, tried };
+        self.state = State::Auth(exchange);
         Ok(())
     }
 
@@ -402,5 +406,4 @@ fn no_login(login: &Login, reason: String) -> OpenFailure {
 }
 
 #[cfg(test)]
-#[path = "opening_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! What the replies of a transaction mean, and what follows from them.
 
-use mail::{Body, EnhancedStatus, Message, Outcome, Reply};
+use mail::{Body, Message, Outcome, Reply};
 
 use super::outcome::{self, Doing};
 use super::{Expected, Phase, Session, SlotState};
@@ -119,9 +119,12 @@ impl Session {
     }
 
     fn rcpt_reply(&mut self, slot: usize, reply: &Reply) {
-        let asking_only = !self.expected.iter().any(|e| *e == Expected::Data);
+        let asking_only = !self.expected.contains(&Expected::Data);
         let outcome = Outcome::from_reply(reply);
-        self.slots[slot].state = if reply.is_success() && self.mail_refused.is_none() && !asking_only {
+        self.slots[slot].state = if let Some(refused) = &self.mail_refused {
+            // Whatever it says now, there is no sender.
+            SlotState::Done(refused.clone())
+        } else if reply.is_success() && !asking_only {
             self.any_accepted = true;
             SlotState::Accepted
         } else if says_too_many(reply) && !asking_only {
@@ -132,8 +135,7 @@ impl Session {
     }
 
     fn data_reply(&mut self, reply: &Reply) -> Result<(), Fault> {
-        let accepted = self.any_accepted && self.mail_refused.is_none();
-        match (reply.code / 100, accepted) {
+        match (reply.code / 100, self.any_accepted) {
             (3, true) => {
                 self.phase = Phase::Content;
                 Ok(())
@@ -217,16 +219,11 @@ impl Session {
         self.phase = Phase::Idle;
     }
 
-    /// Ends a transaction in which nobody waits for an outcome any more, except by a refused MAIL.
+    /// Ends a transaction. Who was not even asked for because MAIL was refused has that for an outcome.
     fn finish(&mut self) {
         if let Some(outcome) = self.mail_refused.take() {
-            for slot in &mut self.slots {
-                // An address that this peer could never take keeps its own outcome: it got no RCPT.
-                let no_utf8 = EnhancedStatus::new(5, 6, 7);
-                if !matches!(&slot.state, SlotState::Done(own) if own.code.is_none() && own.status == no_utf8)
-                {
-                    slot.state = SlotState::Done(outcome.clone());
-                }
+            for slot in self.slots.iter_mut().filter(|s| matches!(s.state, SlotState::Asked)) {
+                slot.state = SlotState::Done(outcome.clone());
             }
         }
         self.phase = Phase::Idle;
