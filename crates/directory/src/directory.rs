@@ -74,13 +74,13 @@ impl Directory {
         smarthosts: Vec<SmartHost>,
     ) -> Result<(), DirectoryError> {
         let (done, wait) = oneshot::channel();
-        self.send(Job::Config(Box::new(move |state| {
+        let set = move |state: &mut Snapshot| {
             state.config_routes =
                 (1i64..).zip(routes).map(|(n, route)| Arc::new(Route::from_config(n, route))).collect();
             let hosts = smarthosts.into_iter().map(|h| (h.name.clone(), Arc::new(h.in_config())));
             state.config_smarthosts = Arc::new(hosts.collect());
-            let _ = done.send(());
-        })))?;
+        };
+        self.send(Job::Config(Box::new(set), done))?;
         wait.await.map_err(|_| DirectoryError::Closed)
     }
 

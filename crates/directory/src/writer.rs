@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use mail::{Actor, Clock, Timestamp};
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::error::DirectoryError;
 use crate::snapshot::{Edit, Snapshot};
@@ -28,7 +29,7 @@ pub(crate) enum Job {
     /// Something that only reads the database.
     Read(Box<dyn FnOnce(&Connection) + Send>),
     /// Another set of routes and smart hosts from the config file.
-    Config(Box<dyn FnOnce(&mut Snapshot) + Send>),
+    Config(Box<dyn FnOnce(&mut Snapshot) + Send>, oneshot::Sender<()>),
     /// Stop.
     Close,
 }
@@ -102,10 +103,12 @@ pub(crate) fn run(
         match job {
             Job::Close => break,
             Job::Read(read) => read(&db),
-            Job::Config(set) => {
+            Job::Config(set, done) => {
                 let mut next = Snapshot::clone(&published.load());
                 set(&mut next);
                 published.store(Arc::new(next));
+                // Whoever asked may be gone.
+                let _ = done.send(());
             }
             Job::Change(first) => {
                 let mut batch = vec![first];

@@ -279,7 +279,8 @@ proptest! {
     /// relay network reaches nothing but local domains, and nothing at all on a submission listener.
     #[test]
     fn nobody_relays_who_may_not(
-        client_ip in any::<u32>(),
+        anywhere in any::<u32>(),
+        inside in any::<bool>(),
         networks in proptest::collection::vec((any::<u32>(), 8u8..=32), 0..4),
         local in proptest::collection::hash_set(domains(), 0..3),
         callout in any::<bool>(),
@@ -288,7 +289,8 @@ proptest! {
     ) {
         let Ok(to) = Address::parse(&to) else { return Ok(()) };
         let networks: Vec<Network> = networks.into_iter().map(|(ip, prefix)| Network::new(IpAddr::V4(ip.into()), prefix)).collect();
-        let client_ip = IpAddr::V4(client_ip.into());
+        let anywhere = IpAddr::V4(anywhere.into());
+        let client_ip = networks.first().filter(|_| inside).map_or(anywhere, Network::address);
         let in_network = networks.iter().any(|n| n.contains(client_ip));
         let policy = Policy {
             networks: networks.iter().map(|n| RelayNetwork { network: *n, org: "default".into() }).collect(),
