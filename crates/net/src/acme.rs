@@ -176,8 +176,8 @@ impl Acme {
 
     async fn renew(&self, tls: &ServerTls, client: &ClientTls, clock: &Clock) {
         let mut pause = PAUSE_FIRST;
+        let mut due = stored(&self.config.data_dir, &self.config.domains).map(|pair| renew_at(pair.facts()));
         loop {
-            let due = stored(&self.config.data_dir, &self.config.domains).map(|pair| renew_at(pair.facts()));
             let now = clock.now();
             if let Some(due) = due.filter(|due| *due > now) {
                 sleep(due.since(now).min(LOOK)).await;
@@ -186,6 +186,7 @@ impl Acme {
             match self.issue(tls, client).await {
                 Ok(facts) => {
                     info!(names = ?facts.names, until = %facts.not_after, "ACME certificate issued");
+                    due = Some(renew_at(&facts));
                     pause = PAUSE_FIRST;
                     // A server that issues what is already due must not be asked in a circle.
                     sleep(Duration::from_secs(1)).await;
@@ -202,7 +203,7 @@ impl Acme {
         }
     }
 
-    /// Orders one certificate, stores it and shows it.
+    /// Orders one certificate, shows it and stores it.
     async fn issue(&self, tls: &ServerTls, client: &ClientTls) -> Result<CertificateFacts, NetError> {
         let pem = timeout(ORDER_MAX, order::order(&self.config, &self.responder, client))
             .await
@@ -210,13 +211,20 @@ impl Acme {
         let path = self.config.certificate_path();
         let pair = Pair::from_pem(pem.as_bytes(), pem.as_bytes(), &path.display().to_string())?;
         let facts = pair.facts().clone();
-        // Shown even if the disk should refuse it.
         tls.install(pair)?;
-        tokio::task::spawn_blocking(move || write_private(&path, pem.as_bytes()))
-            .await
-            .map_err(|e| NetError::Bug(e.to_string()))??;
+        // A disk that refuses it is no reason to order another one: this one serves until the next start.
+        if let Err(error) = write(path, pem.into_bytes()).await {
+            error!(%error, "the ACME certificate cannot be stored; it will be ordered again at the next start");
+        }
         Ok(facts)
     }
+}
+
+/// Writes a private file on a thread that may wait for the disk.
+async fn write(path: PathBuf, content: Vec<u8>) -> Result<(), NetError> {
+    tokio::task::spawn_blocking(move || write_private(&path, &content))
+        .await
+        .map_err(|e| NetError::Bug(e.to_string()))?
 }
 
 #[cfg(test)]

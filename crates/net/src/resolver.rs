@@ -1,6 +1,7 @@
 //! The DNS as a mail relay needs it (RFC 5321 section 5.1): mail exchangers in order, addresses, and a clear word on
 //! whether a failure is for good or for now.
 
+mod cache;
 mod error;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,8 +17,9 @@ use mail::domain_to_ascii;
 use tokio::time::timeout;
 use tracing::warn;
 
+use cache::{Cache, Exchanger, KEPT_MAX, Kept};
 pub use error::ResolveError;
-use error::{Failure, classify};
+use error::{Failure, Negative, classify};
 
 use crate::{NetError, normalise};
 
@@ -25,10 +27,6 @@ use crate::{NetError, normalise};
 pub const MX_MAX: usize = 10;
 /// Addresses of a host that are used.
 pub const ADDRESSES_MAX: usize = 10;
-/// Answers kept, in entries; each until its TTL ends.
-const CACHE_ENTRIES: u64 = 2048;
-/// No answer is believed for longer than this, whatever its TTL.
-const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Time for one question to one server.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// Time for a lookup in all: several servers, retries and CNAMEs included.
@@ -64,6 +62,7 @@ pub struct MxAnswer {
 #[derive(Clone)]
 pub struct Resolver {
     inner: TokioResolver,
+    cache: Cache,
     servers: Arc<[SocketAddr]>,
 }
 
@@ -97,14 +96,13 @@ impl Resolver {
         };
         let options = builder.options_mut();
         options.timeout = ATTEMPT;
-        options.cache_size = CACHE_ENTRIES;
-        options.positive_max_ttl = Some(TTL_MAX);
-        options.negative_max_ttl = Some(TTL_MAX);
+        // Whole answers, up to 64 KB each, are too much to keep for every domain that anybody names; see `cache`.
+        options.cache_size = 0;
         options.try_tcp_on_error = true;
         let inner = builder
             .build()
             .map_err(|e| NetError::Configuration(format!("the DNS resolver cannot be set up: {e}")))?;
-        Ok(Self { inner, servers: config.servers.clone().into() })
+        Ok(Self { inner, cache: Cache::new(), servers: config.servers.clone().into() })
     }
 
     /// The servers that were configured; empty for the system's.
@@ -118,38 +116,30 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError`]; only [`ResolveError::is_temporary`] may change by itself.
     pub async fn mx(&self, domain: &str) -> Result<MxAnswer, ResolveError> {
-        let lookup = match self.lookup(domain, RecordType::MX).await {
-            Ok(lookup) => lookup,
-            Err(Failure::NoData) => return self.implicit_mx(domain).await,
-            Err(failure) => return Err(failure.of(domain)),
+        let kept = match self.kept(domain, RecordType::MX).await {
+            Kept::Exchangers(records) => records,
+            Kept::Failed(Failure::NoData) | Kept::Addresses(_) => return self.implicit_mx(domain).await,
+            Kept::Failed(failure) => return Err(failure.of(domain)),
         };
-        let mut records: Vec<(u16, u32, &Name)> = lookup
-            .answers()
+        if kept.iter().all(|(_, exchanger)| *exchanger == Exchanger::Null) {
+            return Err(ResolveError::NoMail(domain.to_owned()));
+        }
+        let mut records: Vec<(u16, u32, &Arc<str>)> = kept
             .iter()
-            .filter_map(|r| match &r.data {
-                RData::MX(mx) => Some((mx.preference, random(), &mx.exchange)),
-                _ => None,
+            .filter_map(|(preference, exchanger)| match exchanger {
+                Exchanger::Host(name) => Some((*preference, random(), name)),
+                Exchanger::Null | Exchanger::Unusable => None,
             })
             .collect();
         if records.is_empty() {
-            return self.implicit_mx(domain).await;
-        }
-        if records.iter().all(|(_, _, name)| name.is_root()) {
-            return Err(ResolveError::NoMail(domain.to_owned()));
+            return Err(ResolveError::Unusable(domain.to_owned()));
         }
         records.sort_unstable_by_key(|(preference, tie, _)| (*preference, *tie));
         let mut hosts: Vec<MxHost> = Vec::with_capacity(records.len().min(MX_MAX));
         for (preference, _, name) in records {
-            let Some(name) = host_name(name) else { continue };
-            if hosts.iter().all(|h| *h.name != *name) {
-                hosts.push(MxHost { preference, name: name.into() });
+            if hosts.len() < MX_MAX && hosts.iter().all(|h| h.name != *name) {
+                hosts.push(MxHost { preference, name: name.clone() });
             }
-            if hosts.len() == MX_MAX {
-                break;
-            }
-        }
-        if hosts.is_empty() {
-            return Err(ResolveError::Unusable(domain.to_owned()));
         }
         Ok(MxAnswer { hosts, implicit: false })
     }
@@ -171,10 +161,10 @@ impl Resolver {
         if let Ok(literal) = host.parse::<IpAddr>() {
             return Ok(vec![normalise(literal)]);
         }
-        let (v6, v4) = tokio::join!(self.lookup(host, RecordType::AAAA), self.lookup(host, RecordType::A));
+        let (v6, v4) = tokio::join!(self.kept(host, RecordType::AAAA), self.kept(host, RecordType::A));
         let (v6, v4) = match (v6, v4) {
-            (Err(a), Err(b)) => return Err(a.graver(b).of(host)),
-            (v6, v4) => (v6.map(addresses_of).unwrap_or_default(), v4.map(addresses_of).unwrap_or_default()),
+            (Kept::Failed(a), Kept::Failed(b)) => return Err(a.graver(b).of(host)),
+            (v6, v4) => (shuffled(&v6), shuffled(&v4)),
         };
         let count = v4.len().max(v6.len());
         let nth = |n: usize| v6.get(n).copied().into_iter().chain(v4.get(n).copied());
@@ -188,7 +178,7 @@ impl Resolver {
     /// [`ResolveError`].
     pub async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, ResolveError> {
         let name = Name::from(normalise(ip)).to_string();
-        let lookup = self.lookup(&name, RecordType::PTR).await.map_err(|f| f.of(&name))?;
+        let lookup = self.lookup(&name, RecordType::PTR).await.map_err(|n| n.failure.of(&name))?;
         let names = lookup.answers().iter().filter_map(|r| match &r.data {
             RData::PTR(ptr) => host_name(&ptr.0),
             _ => None,
@@ -202,7 +192,7 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError`].
     pub async fn txt(&self, name: &str) -> Result<Vec<String>, ResolveError> {
-        let lookup = self.lookup(name, RecordType::TXT).await.map_err(|f| f.of(name))?;
+        let lookup = self.lookup(name, RecordType::TXT).await.map_err(|n| n.failure.of(name))?;
         let texts = lookup.answers().iter().filter_map(|r| match &r.data {
             RData::TXT(txt) => {
                 let joined: Vec<u8> = txt.txt_data.iter().flatten().copied().collect();
@@ -214,20 +204,33 @@ impl Resolver {
         Ok(texts.collect())
     }
 
+    /// What mail needs of an answer: from the cache, or asked for and kept.
+    async fn kept(&self, name: &str, kind: RecordType) -> Kept {
+        if let Some(kept) = self.cache.get(kind, name) {
+            return kept;
+        }
+        let (kept, ttl_s) = match self.lookup(name, kind).await {
+            Ok(lookup) => reduce(&lookup, kind),
+            Err(negative) => (Kept::Failed(negative.failure), negative.ttl_s),
+        };
+        self.cache.put(kind, name, &kept, ttl_s);
+        kept
+    }
+
     /// One question, bounded in time. Names are taken as absolute: the search list is for people at a keyboard. Only a
     /// name without a dot, which no mail domain is, is looked for as the system does.
-    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, Failure> {
-        let mut asked = Name::from_utf8(name).map_err(|_| Failure::Unusable)?;
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, Negative> {
+        let mut asked = Name::from_utf8(name).map_err(|_| Negative::uncertain(Failure::Unusable))?;
         asked.set_fqdn(name.contains('.'));
         let answer = timeout(LOOKUP_MAX, self.inner.lookup(asked.clone(), kind)).await;
-        let failure = match answer {
+        let negative = match answer {
             Ok(Ok(lookup)) => return Ok(lookup),
             Ok(Err(error)) => classify(error, &asked),
-            Err(_) => Failure::Temporary("no answer in time".into()),
+            Err(_) => Negative::uncertain(Failure::Temporary("no answer in time".into())),
         };
-        match failure {
-            Failure::Suspect(at) => Err(self.settle_suspect(&at).await),
-            failure => Err(failure),
+        match &negative.failure {
+            Failure::Suspect(at) => Err(Negative::uncertain(self.settle_suspect(at).await)),
+            _ => Err(negative),
         }
     }
 
@@ -277,16 +280,42 @@ fn host_name(name: &Name) -> Option<String> {
     domain_to_ascii(text.strip_suffix('.').unwrap_or(&text))
 }
 
-fn addresses_of(lookup: Lookup) -> Vec<IpAddr> {
-    let mut addresses: Vec<(u32, IpAddr)> = lookup
-        .answers()
-        .iter()
-        .filter_map(|r| match &r.data {
-            RData::A(a) => Some((random(), IpAddr::V4(a.0))),
-            RData::AAAA(a) => Some((random(), IpAddr::V6(a.0))),
+/// The parts of an answer that are kept, and for how many seconds: as its most short-lived record allows.
+fn reduce(lookup: &Lookup, kind: RecordType) -> (Kept, u32) {
+    let ttl_s = lookup.answers().iter().map(|r| r.ttl).min().unwrap_or(0);
+    let records = lookup.answers().iter().map(|r| &r.data);
+    let kept = if kind == RecordType::MX {
+        let exchanger = |name: &Name| match host_name(name) {
+            _ if name.is_root() => Exchanger::Null,
+            Some(host) => Exchanger::Host(host.into()),
+            None => Exchanger::Unusable,
+        };
+        let mut found: Vec<_> = records
+            .filter_map(|data| match data {
+                RData::MX(mx) => Some((mx.preference, exchanger(&mx.exchange))),
+                _ => None,
+            })
+            .collect();
+        // Null and unusable ones last within a preference: they must not push out hosts.
+        found.sort_by_key(|(preference, e)| (*preference, !matches!(e, Exchanger::Host(_))));
+        found.truncate(KEPT_MAX);
+        if found.is_empty() { Kept::Failed(Failure::NoData) } else { Kept::Exchangers(found.into()) }
+    } else {
+        let found = records.filter_map(|data| match data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            RData::AAAA(a) => Some(IpAddr::V6(a.0)),
             _ => None,
-        })
-        .collect();
+        });
+        let found: Vec<IpAddr> = found.take(KEPT_MAX).collect();
+        if found.is_empty() { Kept::Failed(Failure::NoData) } else { Kept::Addresses(found.into()) }
+    };
+    (kept, ttl_s)
+}
+
+/// The addresses in random order; none where there are none.
+fn shuffled(kept: &Kept) -> Vec<IpAddr> {
+    let Kept::Addresses(addresses) = kept else { return vec![] };
+    let mut addresses: Vec<(u32, IpAddr)> = addresses.iter().map(|ip| (random(), *ip)).collect();
     addresses.sort_unstable_by_key(|(tie, _)| *tie);
     addresses.into_iter().map(|(_, ip)| ip).collect()
 }

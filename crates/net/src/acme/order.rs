@@ -17,8 +17,8 @@ use rustls::ClientConfig;
 use tracing::{info, warn};
 
 use super::responder::Responder;
-use super::{AcmeConfig, Challenge};
-use crate::tls::{VERSIONS, provider, write_private};
+use super::{AcmeConfig, Challenge, write};
+use crate::tls::{VERSIONS, provider};
 use crate::{ClientTls, NetError};
 
 /// Validation and issuing take seconds, or a minute on a bad day.
@@ -152,7 +152,7 @@ async fn account(config: &AcmeConfig, client: &ClientTls) -> Result<Account, Net
     let created = builder.create(&new, config.directory.clone(), None).await;
     let (account, credentials) = created.map_err(|e| failed("no account could be made", e))?;
     let json = serde_json::to_vec(&credentials).map_err(|e| NetError::Bug(e.to_string()))?;
-    write_private(&path, &json)?;
+    write(path, json).await?;
     info!(directory = %config.directory, account = account.id(), "registered with the ACME server");
     Ok(account)
 }

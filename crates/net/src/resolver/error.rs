@@ -91,26 +91,45 @@ impl Failure {
     }
 }
 
+/// A failure and how long it may be believed.
+#[derive(Debug)]
+pub(super) struct Negative {
+    pub(super) failure: Failure,
+    /// In seconds; 0 for what is not certain.
+    pub(super) ttl_s: u32,
+}
+
+impl Negative {
+    pub(super) fn uncertain(failure: Failure) -> Self {
+        Self { failure, ttl_s: 0 }
+    }
+
+    fn temporary(reason: impl Into<String>) -> Self {
+        Self::uncertain(Failure::Temporary(reason.into()))
+    }
+}
+
 /// What hickory's error says. NXDOMAIN and an empty answer backed by an SOA are certain; everything else is not.
-pub(super) fn classify(error: Net, asked: &Name) -> Failure {
+pub(super) fn classify(error: Net, asked: &Name) -> Negative {
     let none = match error {
         Net::Dns(DnsError::NoRecordsFound(none)) => none,
-        Net::Dns(DnsError::ResponseCode(code)) => return Failure::Temporary(format!("answered {code}")),
-        Net::Timeout => return Failure::Temporary("no answer in time".into()),
-        other => return Failure::Temporary(other.to_string()),
+        Net::Dns(DnsError::ResponseCode(code)) => return Negative::temporary(format!("answered {code}")),
+        Net::Timeout => return Negative::temporary("no answer in time"),
+        other => return Negative::temporary(other.to_string()),
     };
+    let ttl_s = none.negative_ttl.unwrap_or(0);
     match none.response_code {
-        ResponseCode::NXDomain => Failure::NoName,
-        ResponseCode::NoError if none.soa.is_some() => Failure::NoData,
+        ResponseCode::NXDomain => Negative { failure: Failure::NoName, ttl_s },
+        ResponseCode::NoError if none.soa.is_some() => Negative { failure: Failure::NoData, ttl_s },
         // A server that is no resolver and points to others.
-        ResponseCode::NoError if none.ns.is_some() => Failure::Temporary(
-            "the configured DNS server does not resolve for us (it answers with a referral)".into(),
+        ResponseCode::NoError if none.ns.is_some() => Negative::temporary(
+            "the configured DNS server does not resolve for us (it answers with a referral)",
         ),
         ResponseCode::NoError => {
             let at = none.query.name();
-            Failure::Suspect(if at.is_root() { asked.clone() } else { at.clone() })
+            Negative::uncertain(Failure::Suspect(if at.is_root() { asked.clone() } else { at.clone() }))
         }
-        code => Failure::Temporary(format!("answered {code}")),
+        code => Negative::temporary(format!("answered {code}")),
     }
 }
 

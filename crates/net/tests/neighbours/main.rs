@@ -1,8 +1,11 @@
 //! The network code against the real neighbours: Knot and Unbound for the DNS, Pebble for ACME, systemd for socket
 //! activation. A neighbour that is missing is a failure that names its Debian package.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may panic as tests do")]
+
 mod acme;
 mod activation;
+mod balancer;
 mod dns;
 mod exhaustion;
 mod reload;

@@ -1,7 +1,7 @@
 //! Starting neighbours, and certificates for them.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,19 +26,15 @@ impl Neighbour {
         dir: &Path,
         prepare: impl FnOnce(&mut Command),
     ) -> Self {
-        let log = dir.join(format!("{}.log", program.rsplit('/').next().unwrap_or(program)));
+        let log = dir.join(format!("{program}.log"));
         let output = fs::File::create(&log).unwrap();
-        let mut command = Command::new(program);
+        let found = find(program)
+            .unwrap_or_else(|| panic!("{program} is missing; install it: apt-get install {package}"));
+        let mut command = Command::new(found);
         command.current_dir(dir).stdin(Stdio::null());
         command.stdout(output.try_clone().unwrap()).stderr(output);
         prepare(&mut command);
-        let child = match command.spawn() {
-            Ok(child) => child,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                panic!("{program} is missing; install it: apt-get install {package}")
-            }
-            Err(e) => panic!("cannot start {program}: {e}"),
-        };
+        let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}"));
         Self { child, log }
     }
 
@@ -76,6 +72,19 @@ impl Drop for Neighbour {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Looks in PATH, in sbin, and where `cargo xtask test` unpacks what it does not install.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = std::env::var_os("POSTHOUSE_NEIGHBOURS").map(PathBuf::from).or_else(|| {
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/posthouse/neighbours"))
+    });
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(unpacked.into_iter().flat_map(|dir| [dir.join("root/usr/bin"), dir.join("root/usr/sbin")]))
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
 }
 
 /// A loopback address whose port is free for UDP and TCP alike.
