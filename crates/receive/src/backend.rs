@@ -57,6 +57,14 @@ pub struct Client {
     pub identity: Option<Identity>,
 }
 
+impl Client {
+    pub(crate) fn is_called(&mut self, helo: &str) {
+        if self.helo.as_deref() != Some(helo) {
+            self.helo = Some(helo.to_owned());
+        }
+    }
+}
+
 /// May this sender be used by this client?
 #[derive(Clone, Copy, Debug)]
 pub struct MailAsk<'a> {

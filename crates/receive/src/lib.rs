@@ -3,9 +3,15 @@
 //! [`serve`] accepts connections; each is a task that feeds [`smtp::server::Session`], streams content into the store
 //! and asks the [`Backend`] what it cannot decide itself.
 
+mod auth;
 mod backend;
+mod connection;
+mod header;
+mod intake;
 mod limits;
+mod meters;
 mod policy;
+mod received;
 mod serve;
 
 pub use backend::{AuthAnswer, AuthAsk, Backend, Client, Identity, MailAsk, RcptAsk, Submission};

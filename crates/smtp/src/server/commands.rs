@@ -21,6 +21,7 @@ impl Session {
             Command::Auth { mechanism, initial } => self.auth(mechanism, initial),
             Command::Quit => {
                 self.say("221 2.0.0 Bye\r\n");
+                self.quit = true;
                 self.state = State::Closed;
                 None
             }

@@ -61,7 +61,12 @@ pub enum Step<'s> {
         proven: bool,
     },
     /// May this sender be used? Answer by [`Session::allow`] or [`Session::refuse`].
-    Mail(&'s Envelope),
+    Mail {
+        /// The client's name in EHLO or HELO.
+        helo: &'s str,
+        /// The envelope, without recipients yet.
+        envelope: &'s Envelope,
+    },
     /// May this recipient be sent to? Answer by [`Session::allow`] or [`Session::refuse`].
     Rcpt {
         /// The envelope so far.
@@ -70,7 +75,12 @@ pub enum Step<'s> {
         recipient: &'s Recipient,
     },
     /// May content come now? Answer by [`Session::allow`] or [`Session::refuse`].
-    Begin(&'s Envelope),
+    Begin {
+        /// Whether the client said EHLO.
+        esmtp: bool,
+        /// The envelope.
+        envelope: &'s Envelope,
+    },
     /// The content is complete; answer by [`Session::accepted`] or [`Session::refuse`].
     End(Envelope),
     /// A trusted client tells who the real one is; answer by [`Session::client_changed`].
@@ -163,6 +173,7 @@ pub struct Session {
     /// DATA was refused before this line: anything but a command is content that was sent blindly.
     wary: bool,
     stopping: bool,
+    quit: bool,
 }
 
 impl Session {
@@ -187,22 +198,13 @@ impl Session {
             data_refused: false,
             wary: false,
             stopping: false,
+            quit: false,
         }
     }
 
     /// What is to be written to the client; the driver clears what it wrote.
     pub fn output(&mut self) -> &mut BytesMut {
         &mut self.out
-    }
-
-    /// The name in the last EHLO or HELO.
-    pub fn helo(&self) -> Option<&str> {
-        self.helo.as_deref()
-    }
-
-    /// Whether the last greeting was EHLO.
-    pub fn is_esmtp(&self) -> bool {
-        self.esmtp
     }
 
     /// Whether a mail transaction is open.
@@ -218,6 +220,11 @@ impl Session {
     /// Messages accepted so far.
     pub fn messages(&self) -> u32 {
         self.messages
+    }
+
+    /// Whether the client ended the session itself: nothing it sent is left unread.
+    pub fn has_quit(&self) -> bool {
+        self.quit
     }
 
     /// Goes on with what was read. Whatever is left in `buffer` must be in it at the next call, too.
@@ -244,9 +251,11 @@ impl Session {
     fn question(&self) -> Option<Step<'_>> {
         let envelope = self.transaction.as_ref().map(|t| &t.envelope);
         match &self.state {
-            State::Asked(Question::Mail(envelope)) => Some(Step::Mail(envelope)),
+            State::Asked(Question::Mail(envelope)) => {
+                Some(Step::Mail { helo: self.helo.as_deref()?, envelope })
+            }
             State::Asked(Question::Rcpt(recipient)) => Some(Step::Rcpt { envelope: envelope?, recipient }),
-            State::Asked(_) => Some(Step::Begin(envelope?)),
+            State::Asked(_) => Some(Step::Begin { esmtp: self.esmtp, envelope: envelope? }),
             _ => None,
         }
     }

@@ -60,11 +60,11 @@ fn scram_with_channel_binding() {
 fn in_data(buffer: &mut BytesMut) -> Session {
     let mut session = session(Connection::default());
     buffer.extend_from_slice(b"EHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n");
-    assert!(matches!(session.input(buffer), Step::Mail(_)));
+    assert!(matches!(session.input(buffer), Step::Mail { .. }));
     session.allow();
     assert!(matches!(session.input(buffer), Step::Rcpt { .. }));
     session.allow();
-    assert!(matches!(session.input(buffer), Step::Begin(_)));
+    assert!(matches!(session.input(buffer), Step::Begin { .. }));
     session.allow();
     assert!(matches!(session.input(buffer), Step::Read));
     said(&mut session);
@@ -108,6 +108,6 @@ fn abandoned_content_is_read_to_its_end_and_refused_once() {
 fn an_unanswered_question_ends_the_session() {
     let mut buffer = BytesMut::from(&b"EHLO a\r\nMAIL FROM:<>\r\n"[..]);
     let mut session = session(Connection::default());
-    assert!(matches!(session.input(&mut buffer), Step::Mail(_)));
+    assert!(matches!(session.input(&mut buffer), Step::Mail { .. }));
     assert!(matches!(session.input(&mut buffer), Step::Close));
 }

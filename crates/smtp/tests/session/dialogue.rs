@@ -74,7 +74,7 @@ fn unescape(text: &str) -> Vec<u8> {
             b'x' => {
                 let (digits, tail) = tail.split_at(2);
                 rest = tail;
-                u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+                u8::from_str_radix(&String::from_utf8_lossy(digits), 16).expect("two hexadecimal digits")
             }
             other => panic!("unknown escape \\{}", char::from(*other)),
         });

@@ -111,7 +111,7 @@ impl Driver {
             Step::Scram { proven, .. } => {
                 self.session.authenticated(if proven { AuthVerdict::Ok } else { AuthVerdict::Failed });
             }
-            Step::Mail(envelope) => {
+            Step::Mail { envelope, .. } => {
                 answer = Some(match &envelope.reverse_path {
                     Some(a) if a.local() == "spoof" => Err(no(550, 5, 7, 1, "Not your address")),
                     _ => Ok(()),
@@ -124,7 +124,7 @@ impl Driver {
                     _ => Ok(()),
                 });
             }
-            Step::Begin(envelope) => {
+            Step::Begin { envelope, .. } => {
                 self.content.clear();
                 self.abandoned = false;
                 answer = Some(match &envelope.reverse_path {
