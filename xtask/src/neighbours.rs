@@ -11,13 +11,16 @@ use std::process::Command;
 use crate::shell::{Done, cache, capture, command, have, run};
 
 /// A program that shows that the package is there, and the package.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("postfix", "postfix"),
     ("swaks", "swaks"),
     ("msmtp", "msmtp"),
     ("curl", "curl"),
     ("python3", "python3"),
     ("knotd", "knot"),
+    ("unbound", "unbound"),
+    ("haproxy", "haproxy"),
+    ("systemd-socket-activate", "systemd"),
     ("dovecot", "dovecot-core"),
     ("/usr/lib/dovecot/lmtp", "dovecot-lmtpd"),
     ("strace", "strace"),
