@@ -1,0 +1,9 @@
+//! The scheduler against a world that behaves like the driver, the store and the sites: with random events, and
+//! through hours of mail.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
+
+mod cases;
+mod property;
+mod simulation;
+mod world;
