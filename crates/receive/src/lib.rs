@@ -9,6 +9,7 @@ mod connection;
 mod header;
 mod intake;
 mod limits;
+mod local;
 mod meters;
 mod policy;
 mod received;
@@ -16,5 +17,6 @@ mod serve;
 
 pub use backend::{AuthAnswer, AuthAsk, Backend, Client, Identity, MailAsk, RcptAsk, Submission};
 pub use limits::{Connections, Counted, TooMany};
+pub use local::LocalMessage;
 pub use policy::{BareNewline, Limits, ListenerConfig, Mode, Policy};
 pub use serve::serve;

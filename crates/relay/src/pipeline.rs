@@ -65,6 +65,7 @@ impl Backend for Pipeline {
     }
 
     async fn admit(&self, submission: Submission) -> Result<MessageId, Reply> {
+        self.0.gate.author(&self.0.directory, &submission).await?;
         let Submission { message, recipients, content } = submission;
         self.0.admit(message, recipients, content).await.map_err(|error| replies::not_admitted(&error))
     }

@@ -29,3 +29,9 @@ pub(crate) fn not_admitted(error: &StoreError) -> Reply {
 fn unavailable() -> Reply {
     Reply::new(451, EnhancedStatus::new(4, 3, 2), "Not accepting mail at the moment; try again later")
 }
+
+/// The content of a message just taken in can't be read back.
+pub(crate) fn unreadable(error: &std::io::Error) -> Reply {
+    tracing::error!(%error, "a message just received cannot be read");
+    Reply::new(451, EnhancedStatus::new(4, 3, 0), "The message could not be read back; try again later")
+}

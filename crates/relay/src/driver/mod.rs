@@ -13,6 +13,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use directory::Directory;
@@ -48,9 +49,18 @@ struct Inner {
     core: Mutex<Core>,
     /// Told when the next wake-up moved.
     rearmed: Notify,
+    tally: Tally,
     tasks: TaskTracker,
     stopping: CancellationToken,
     runtime: tokio::runtime::Handle,
+}
+
+/// Recipients by what became of them, since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) delivered: AtomicU64,
+    pub(crate) deferred: AtomicU64,
+    pub(crate) failed: AtomicU64,
 }
 
 /// What the lock guards.
@@ -99,6 +109,7 @@ impl Driver {
                 effects: Vec::new(),
             }),
             rearmed: Notify::new(),
+            tally: Tally::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -126,6 +137,11 @@ impl Driver {
     /// Sums, cheap enough for every scrape.
     pub(crate) fn totals(&self) -> schedule::Totals {
         self.0.core.lock().scheduler.totals()
+    }
+
+    /// Recipients by what became of them.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.0.tally
     }
 
     /// Why the deliveries of this queue wait.

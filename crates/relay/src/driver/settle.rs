@@ -1,6 +1,8 @@
 //! Settlement: what an attempt means, as one commit. The recipients' new states, the reports as new messages, the
 //! events and the removal stand or fall together.
 
+use std::sync::atomic::Ordering;
+
 use mail::{Attempt, Event, EventKind, Notify, Outcome, RecipientStatus, ReportKind, State, Timestamp};
 use schedule::{Decision, Facts, Fate, decide};
 use store::{Admitted, Content, Next, Settled, Settlement, Waiting};
@@ -23,6 +25,7 @@ impl Driver {
             recipients: &notify,
         };
         let decision = decide(&settings.retry, &facts, &attempt.outcomes, now.wall);
+        self.count(&decision);
         log(&waiting, &attempt, &decision);
         let mut prepared = Vec::new();
         for (kind, recipients) in reports_due(&waiting, &attempt, &decision) {
@@ -31,6 +34,20 @@ impl Driver {
         }
         let (settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
         self.commit(settlement, decision.retry_at, reserved);
+    }
+
+    fn count(&self, decision: &Decision) {
+        let tally = &self.0.tally;
+        for (_, fate) in &decision.recipients {
+            let (result, counter) = match fate {
+                Fate::Delivered(_) => ("delivered", &tally.delivered),
+                Fate::Refused(_) => ("refused", &tally.failed),
+                Fate::Retry(_) => ("deferred", &tally.deferred),
+                Fate::Expired(_) => ("expired", &tally.failed),
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("posthouse_recipients_total", "result" => result).increment(1);
+        }
     }
 
     /// Hands a settlement to the store; the scheduler hears of it when it is committed, and no sooner.
@@ -133,18 +150,9 @@ pub(super) fn outcome_of(fate: &Fate) -> &Outcome {
     }
 }
 
-/// One line for each attempt, one counter for each recipient.
+/// One line for each attempt that went through, one for each recipient of another.
 fn log(waiting: &Waiting, attempt: &Attempt, decision: &Decision) {
     let remote = attempt.remote.as_ref().map_or("", |remote| remote.name.as_str());
-    for (_, fate) in &decision.recipients {
-        let result = match fate {
-            Fate::Delivered(_) => "delivered",
-            Fate::Refused(_) => "refused",
-            Fate::Retry(_) => "deferred",
-            Fate::Expired(_) => "expired",
-        };
-        metrics::counter!("posthouse_recipients_total", "result" => result).increment(1);
-    }
     if attempt.all_delivered() {
         tracing::info!(
             message = %waiting.message.id, from = waiting.message.sender(), recipients = decision.recipients.len(),

@@ -13,6 +13,7 @@ mod submit;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::types::ListenerStatus;
 use arc_swap::ArcSwap;
 use directory::Directory;
 use history::History;
@@ -26,12 +27,16 @@ use crate::driver::Driver;
 pub(crate) use control::RelayControl;
 pub(crate) use convert::delivering;
 pub(crate) use gate::Gate;
-pub(crate) use run::{ServeError, serve};
+pub(crate) use run::{ServeError, open, serve};
 
 /// Everything that a running relay is made of.
 pub(crate) struct Relay {
     pub(crate) clock: Clock,
     pub(crate) started: Mono,
+    /// False when the command line opened the stores of a relay that does not run.
+    pub(crate) is_serving: bool,
+    /// The listeners and where they really listen.
+    pub(crate) listening: Vec<ListenerStatus>,
     pub(crate) config: ArcSwap<Config>,
     /// Where the configuration came from, to read it again.
     pub(crate) config_path: Option<PathBuf>,

@@ -34,7 +34,7 @@ impl Relay {
         // Everything that can fail comes before anything is changed.
         let snapshot = self.directory.snapshot();
         convert::delivering(&new, &snapshot, &self.clock).map_err(|e| wrong(&e))?;
-        super::Gate::new(&new, &snapshot, self.clock.clone()).map_err(ReloadError::Config)?;
+        super::Gate::new(&new, self.clock.clone()).map_err(ReloadError::Config)?;
         self.tls.reconfigure(convert::server_tls(&new)).map_err(|e| wrong(&e))?;
         self.directory.set_config(routes, convert::config_smarthosts(&new)).await.map_err(|e| wrong(&e))?;
         let report = compare(&old, &new);
@@ -51,7 +51,7 @@ impl Relay {
         let config = self.config.load_full();
         let snapshot = self.directory.snapshot();
         self.policy.store(Arc::new(convert::policy(&config, &self.tls, &snapshot)));
-        self.gate.configure(&config, &snapshot)?;
+        self.gate.configure(&config)?;
         self.driver.configure(convert::scheduling(&config), convert::driving(&config, self.seed()));
         let delivering = convert::delivering(&config, &snapshot, &self.clock).map_err(|error| error.to_string())?;
         self.engine.configure(delivering);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::types::ListenerStatus;
 use arc_swap::ArcSwap;
 use directory::{Directory, DirectoryError};
 use history::{History, HistoryError};
@@ -60,7 +61,7 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
     logging::start(&config.log).map_err(ServeError::Configuration)?;
     let doors = Doors::open(&config)?;
     become_user(&config)?;
-    let relay = open(config, config_path).await?;
+    let relay = open_all(config, config_path, Some(doors.status())).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let history = tokio::spawn(super::history_drain(relay.store.clone(), relay.history.clone(), stop.clone()));
@@ -83,17 +84,28 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
     }
     let _ = std::fs::remove_file(relay.config.load().socket());
     let _ = tokio::time::timeout(PATIENCE, history).await;
-    relay.history.close().await;
-    relay.directory.close().await;
-    let closed = relay.store.close().await;
+    let closed = relay.close().await;
     match failure {
         Some(reason) => Err(ServeError::DiskFailed(reason)),
         None => Ok(closed?),
     }
 }
 
-/// Opens stores and wires everything together.
-pub(super) async fn open(config: Config, config_path: Option<PathBuf>) -> Result<Arc<Relay>, ServeError> {
+/// Opens the stores of a relay that does not run, for the command line. The lock keeps others out meanwhile;
+/// [`Relay::close`] gives it back.
+///
+/// # Errors
+/// See [`ServeError`]; [`StoreError::Locked`] when a relay runs after all.
+pub(crate) async fn open(config: Config, path: Option<PathBuf>) -> Result<Arc<Relay>, ServeError> {
+    open_all(config, path, None).await
+}
+
+/// Opens the stores and wires everything together.
+async fn open_all(
+    config: Config,
+    config_path: Option<PathBuf>,
+    listening: Option<Vec<ListenerStatus>>,
+) -> Result<Arc<Relay>, ServeError> {
     let clock = Clock::system();
     let memory = MemoryBudget::new(config.limits.memory);
     let (store, recovery) = {
@@ -121,10 +133,12 @@ pub(super) async fn open(config: Config, config_path: Option<PathBuf>) -> Result
         convert::scheduling(&config),
         convert::driving(&config, seed),
     );
-    let gate = Gate::new(&config, &snapshot, clock.clone()).map_err(ServeError::Configuration)?;
+    let gate = Gate::new(&config, clock.clone()).map_err(ServeError::Configuration)?;
     let policy = ArcSwap::from_pointee(convert::policy(&config, &tls, &snapshot));
     Ok(Arc::new(Relay {
         started: clock.mono(),
+        is_serving: listening.is_some(),
+        listening: listening.unwrap_or_default(),
         clock,
         config: ArcSwap::from_pointee(config),
         config_path,
@@ -186,6 +200,20 @@ impl Doors {
         Ok(Self { smtp, http, acme })
     }
 
+    fn status(&self) -> Vec<ListenerStatus> {
+        let of = |(listener, config): &(Listener, ListenerConfig)| ListenerStatus {
+            name: config.name.to_string(),
+            mode: match config.mode {
+                receive::Mode::Smtp => "smtp",
+                receive::Mode::Submission => "submission",
+                receive::Mode::Submissions => "submissions",
+            }
+            .into(),
+            addresses: listener.addresses().map(|address| address.to_string()).collect(),
+        };
+        self.smtp.iter().map(of).collect()
+    }
+
     /// Lets clients in.
     fn serve(self, relay: &Arc<Relay>, stop: &CancellationToken, tasks: &TaskTracker) -> Result<(), ServeError> {
         for (listener, config) in self.smtp {
@@ -210,6 +238,16 @@ impl Doors {
 }
 
 impl Relay {
+    /// Closes the stores, each after what it was asked for.
+    ///
+    /// # Errors
+    /// When the queue could not be closed properly; the next start recovers it.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        self.history.close().await;
+        self.directory.close().await;
+        self.store.close().await
+    }
+
     /// TLS towards the ACME server, with its own roots where they are configured.
     fn acme_client(&self) -> Result<net::ClientTls, NetError> {
         let config = self.config.load();

@@ -1,0 +1,117 @@
+//! What the relay lends to the management API.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use api::types::{Envelope, ExplainRequest, Explanation, Reloaded, Status};
+use api::{Control, Kind, Problem, Upload};
+use directory::Directory;
+use history::History;
+use mail::{Actor, Clock, MessageId, Reply};
+use store::{Action, ChangedDelivery, Store};
+
+use super::Relay;
+use super::reload::ReloadError;
+
+/// A handle for the API.
+#[derive(Clone)]
+pub(crate) struct RelayControl(pub(crate) Arc<Relay>);
+
+impl Control for RelayControl {
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.0.ready()
+    }
+
+    async fn directory_changed(&self) {
+        let _one_at_a_time = self.0.reloading.lock().await;
+        if let Err(error) = self.0.derive() {
+            tracing::error!(%error, "a change of the directory is not in force");
+        }
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Problem> {
+        self.0.reload().await.map_err(|error| match error {
+            ReloadError::NoFile => Problem::new(Kind::Conflict, error.to_string()),
+            ReloadError::Config(text) => Problem::new(Kind::Invalid, text),
+        })
+    }
+
+    async fn explain(&self, ask: ExplainRequest) -> Result<Explanation, Problem> {
+        self.0.explain(ask).await
+    }
+
+    async fn submit(&self, by: Actor, envelope: Envelope, content: Upload) -> Result<MessageId, Reply> {
+        Arc::clone(&self.0).submit(by, envelope, content).await
+    }
+
+    async fn apply(&self, _action: Action, changed: Vec<ChangedDelivery>) -> u64 {
+        self.0.driver.apply(&changed)
+    }
+
+    fn metrics(&self) -> String {
+        super::metrics::render(&self.0)
+    }
+
+    fn metrics_allowed(&self, client: IpAddr) -> bool {
+        self.0.config.load().api.metrics_networks.iter().any(|network| network.contains(client))
+    }
+}
+
+impl Relay {
+    /// Whether mail is accepted; else why not, in words.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if let Some(reason) = &*self.store.failed().borrow() {
+            return Err(format!("the disk has failed: {reason}"));
+        }
+        self.store.room().map_err(|no_room| no_room.to_string())
+    }
+
+    fn status(&self) -> Status {
+        let config = self.config.load();
+        let store = self.store.stats();
+        let driver = self.driver.totals();
+        let tally = self.driver.tally();
+        Status {
+            running: self.is_serving,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            hostname: config.hostname.clone(),
+            data_dir: config.data_dir.display().to_string(),
+            uptime_s: self.clock.mono().since(self.started).as_secs(),
+            not_ready: self.ready().err(),
+            listeners: self.listening.clone(),
+            connections_in: self.connections.open() as u64,
+            connections_out: driver.connections as u64,
+            accepted: store.admitted,
+            delivered: tally.delivered.load(Ordering::Relaxed),
+            deferred: tally.deferred.load(Ordering::Relaxed),
+            failed: tally.failed.load(Ordering::Relaxed),
+            active: driver.active as u64,
+            queued: store.deliveries,
+            memory: store.memory,
+            content_bytes: store.segment_bytes,
+            history_lag: self.history.stats().lag,
+        }
+    }
+}
