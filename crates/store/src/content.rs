@@ -12,8 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::MessageId;
 
-pub(crate) use record::{CHUNK, HEADER, Header, crc_of};
-pub(crate) use segments::{Segment, SegmentId, Segments};
+pub(crate) use record::{CHUNK, HEADER, Header};
+pub(crate) use segments::{Segment, SegmentId, Segments, file_name, list, make_dir, record_size};
 pub(crate) use sink::Place;
 pub use sink::{Sealed, Sink};
 
@@ -132,6 +132,11 @@ impl FileContent {
         tokio::task::spawn_blocking(move || this.chunk_blocking(offset, max))
             .await
             .map_err(io::Error::other)?
+    }
+
+    /// Fills `buffer` from this place of the file.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], place: u64) -> io::Result<()> {
+        self.file.read_exact_at(buffer, place)
     }
 
     pub(crate) fn chunk_blocking(&self, offset: u64, max: usize) -> io::Result<Bytes> {

@@ -1,105 +1,348 @@
-//! skeleton
-#![allow(clippy::unimplemented, unused, clippy::unused_async)]
-use crate::*;
-use mail::*;
+//! The embedded engine: rows in SQLite, content in segment files, one writer with group commit.
+//!
+//! Threads: the writer ([`writer`]), the checkpointer ([`checkpoint`]) and upkeep ([`upkeep`]). None of them knows tokio;
+//! answers go through channels. Reads take a connection from a small pool, on tokio's blocking threads.
+
+mod backup;
+mod change;
+mod checkpoint;
+mod codec;
+mod compact;
+mod inbox;
+mod item;
+mod lock;
+mod open;
+mod outbox;
+mod read;
+mod room;
+mod schema;
+mod search;
+mod shared;
+mod upkeep;
+mod verify;
+mod write;
+mod writer;
+
 use std::path::{Path, PathBuf};
-use tokio::sync::{mpsc, watch};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use mail::{Actor, Clock, DeliveryId, Event, IdGenerator, MessageId, QueueKey, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::content::{Content, ContentRef, Sealed, Sink};
+use crate::error::{NoRoom, StoreError};
+use crate::filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
+use crate::model::{
+    Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
+    Stats, VerifyReport, Waiting,
+};
+use checkpoint::Checkpoint;
+use inbox::{Answer, Done, DoneFn, Op};
+use shared::{Shared, sql_error};
+use upkeep::Upkeep;
+use writer::Writer;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Rows an operator's change commits at a time.
+const CHANGE: usize = 1000;
+
+/// The embedded engine. Dropped without being closed, it leaves the store as a crash would, but with everything done that
+/// was handed in.
 #[derive(Debug)]
-pub(crate) struct Engine;
-type Done = Box<dyn FnOnce(Result<Settled, StoreError>) + Send>;
-pub(crate) fn restore(_from: &Path, _dir: &Path) -> Result<RestoreReport, StoreError> {
-    unimplemented!()
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    threads: Mutex<Threads>,
 }
+
+#[derive(Debug, Default)]
+struct Threads {
+    writer: Option<JoinHandle<Result<()>>>,
+    others: Vec<JoinHandle<()>>,
+}
+
+pub(crate) fn restore(from: &Path, dir: &Path) -> Result<RestoreReport> {
+    backup::restore(from, dir)
+}
+
 impl Engine {
-    pub(crate) fn open(_config: Config, _clock: Clock) -> Result<(Self, Recovery), StoreError> {
-        unimplemented!()
+    pub(crate) fn open(config: Config, clock: Clock) -> Result<(Self, Recovery)> {
+        let (shared, conn, recovery) = Shared::open(config, clock)?;
+        let writer = Writer::new(shared.clone(), conn)?;
+        let log = schema::open_reader(&shared.database)?;
+        let mut threads = Threads::default();
+        let engine_shared = shared.clone();
+        let for_writer = shared.clone();
+        threads.writer = Some(spawn("store-writer", move || {
+            let _last = shared::LastWords(&for_writer);
+            writer.run()
+        })?);
+        let for_log = shared.clone();
+        threads.others.push(spawn("store-checkpoint", move || {
+            Checkpoint::run(&for_log, &log);
+        })?);
+        threads.others.push(spawn("store-upkeep", move || Upkeep::run(&shared))?);
+        Ok((Self { shared: engine_shared, threads: Mutex::new(threads) }, recovery))
     }
+
     pub(crate) fn ids(&self) -> &IdGenerator {
-        unimplemented!()
+        &self.shared.ids
     }
-    pub(crate) fn sink(&self, _id: MessageId) -> Sink {
-        unimplemented!()
+
+    pub(crate) fn sink(&self, id: MessageId) -> Sink {
+        Sink::new(self.shared.segments.clone(), id)
     }
-    pub(crate) fn sealed(&self, _id: MessageId, _bytes: Vec<u8>) -> Sealed {
-        unimplemented!()
+
+    pub(crate) fn sealed(&self, id: MessageId, bytes: Vec<u8>) -> Sealed {
+        Sealed::composed(&self.shared.segments, id, bytes)
     }
-    pub(crate) fn room(&self) -> Result<(), NoRoom> {
-        unimplemented!()
+
+    pub(crate) fn room(&self) -> std::result::Result<(), NoRoom> {
+        if self.shared.health.check().is_err() {
+            return Err(NoRoom::Unavailable);
+        }
+        self.shared.room.check(self.shared.written())
     }
-    pub(crate) async fn admit(&self, _a: Admission) -> Result<Admitted, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted> {
+        let admission = Box::new(admission);
+        self.ask(|answer| Op::Admit { admission, answer }).await
     }
+
     pub(crate) fn orphans(&self) -> Option<mpsc::UnboundedReceiver<Vec<Waiting>>> {
-        unimplemented!()
+        self.shared.orphans.1.lock().take()
     }
-    pub(crate) fn settle(&self, _s: Settlement, _d: Done) {
-        unimplemented!()
+
+    pub(crate) fn settle(&self, settlement: Settlement, done: DoneFn) {
+        let op = Op::Settle { settlement: Box::new(settlement), done: Done::new(done) };
+        if let Err(Op::Settle { done, .. }) = self.shared.inbox.push(op) {
+            done.tell(Err(self.shared.why_closed()));
+        }
     }
-    pub(crate) async fn settled(&self, _s: Settlement) -> Result<Settled, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn settled(&self, settlement: Settlement) -> Result<Settled> {
+        let (answer, answered) = oneshot::channel();
+        // Whoever asked may have gone away.
+        self.settle(settlement, Box::new(move |result| drop(answer.send(result))));
+        answered.await.unwrap_or_else(|_| Err(self.shared.why_closed()))
     }
-    pub(crate) async fn page(
-        &self,
-        _q: QueueKey,
-        _now: Timestamp,
-        _n: usize,
-    ) -> Result<Vec<Waiting>, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn page(&self, queue: QueueKey, now: Timestamp, n: usize) -> Result<Vec<Waiting>> {
+        let rows = self.read(move |conn| read::page(conn, &queue, now, n)).await?;
+        // After an unclean stop it is noted what is about to be attempted, so that a message that brings the relay down
+        // is found out even if it was never active.
+        if self.shared.claims {
+            let run = self.shared.run;
+            let ids: Vec<_> = rows.iter().filter(|(_, by)| *by != Some(run)).map(|(w, _)| w.id).collect();
+            if !ids.is_empty() {
+                self.ask(|answer| Op::Claim { ids, answer }).await?;
+            }
+        }
+        Ok(rows.into_iter().map(|(waiting, _)| waiting).collect())
     }
-    pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>> {
+        self.read(read::queues).await
     }
-    pub(crate) async fn counts(&self) -> Result<Counts, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn counts(&self) -> Result<Counts> {
+        let all = self.shared.counters.deliveries();
+        self.read(move |conn| read::counts(conn, all)).await
     }
-    pub(crate) async fn load(&self, _id: DeliveryId) -> Result<Option<Waiting>, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn load(&self, id: DeliveryId) -> Result<Option<Waiting>> {
+        self.read(move |conn| read::load(conn, id)).await
     }
-    pub(crate) async fn content(&self, _at: ContentRef) -> Result<Content, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn content(&self, at: ContentRef) -> Result<Content> {
+        let shared = self.shared.clone();
+        let found = shared::blocking(move || shared.content(at)).await;
+        if let Err(StoreError::Damaged { message, reason }) = &found {
+            let (message, reason) = (*message, reason.clone());
+            self.ask(|answer| Op::Quarantine { message, reason, answer }).await?;
+        }
+        found
     }
+
     pub(crate) async fn search(
         &self,
-        _f: QueueFilter,
-        _a: Option<DeliveryId>,
-        _l: usize,
-    ) -> Result<Vec<QueueEntry>, StoreError> {
-        unimplemented!()
+        filter: QueueFilter,
+        mut after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<QueueEntry>> {
+        let filter = Arc::new(filter);
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            let (filter, left) = (filter.clone(), limit - entries.len());
+            let part = self.read(move |conn| search::part(conn, &filter, after, left)).await?;
+            entries.extend(part.entries);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(entries)
     }
+
     pub(crate) async fn change(
         &self,
-        _f: QueueFilter,
-        _a: Action,
-        _by: Actor,
-        _dry: bool,
-    ) -> Result<Changed, StoreError> {
-        unimplemented!()
+        filter: QueueFilter,
+        action: Action,
+        by: Actor,
+        dry_run: bool,
+    ) -> Result<Changed> {
+        let filter = Arc::new(filter);
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let wanted = filter.clone();
+            let part = self.read(move |conn| search::part(conn, &wanted, after, CHANGE)).await?;
+            after = part.next;
+            all.extend(if dry_run {
+                would_change(part.entries, &action)
+            } else {
+                let ids: Vec<_> = part.entries.iter().map(|entry| entry.id).collect();
+                let (action, by) = (action.clone(), by.clone());
+                if ids.is_empty() {
+                    Vec::new()
+                } else {
+                    self.ask(|answer| Op::Change { ids, action, by, answer }).await?
+                }
+            });
+            if after.is_none() {
+                return Ok(Changed { count: all.len() as u64, changed: all });
+            }
+        }
     }
-    pub(crate) async fn outbox(&self, _after: u64, _n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {
+        match self.shared.outbox.recent(after, n) {
+            Some(events) => Ok(events),
+            None => self.read(move |conn| outbox::stored(conn, after, n)).await,
+        }
     }
-    pub(crate) fn outbox_blocking(&self, _after: u64, _n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        unimplemented!()
+
+    pub(crate) fn outbox_blocking(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {
+        match self.shared.outbox.recent(after, n) {
+            Some(events) => Ok(events),
+            None => self.shared.read_now(|conn| outbox::stored(conn, after, n)),
+        }
     }
-    pub(crate) fn outbox_done(&self, _up_to: u64) -> Result<(), StoreError> {
-        unimplemented!()
+
+    pub(crate) fn outbox_done(&self, up_to: u64) -> Result<()> {
+        self.shared.health.check()?;
+        self.shared.outbox.set_done(up_to);
+        Ok(())
     }
+
     pub(crate) fn outbox_wait(&self) -> watch::Receiver<u64> {
-        unimplemented!()
+        self.shared.outbox.watch()
     }
-    pub(crate) async fn backup(&self, _to: PathBuf) -> Result<BackupReport, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn backup(&self, to: PathBuf) -> Result<BackupReport> {
+        let shared = self.shared.clone();
+        shared::blocking(move || backup::backup(&shared, &to)).await
     }
-    pub(crate) async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn verify(&self) -> Result<VerifyReport> {
+        let shared = self.shared.clone();
+        shared::blocking(move || verify::run(&shared)).await
     }
+
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
-        unimplemented!()
+        self.shared.health.watch()
     }
+
     pub(crate) fn stats(&self) -> Stats {
-        unimplemented!()
+        self.shared.stats()
     }
-    pub(crate) async fn close(&self) -> Result<(), StoreError> {
-        unimplemented!()
+
+    pub(crate) async fn close(&self) -> Result<()> {
+        self.shared.inbox.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let shared = self.shared.clone();
+        shared::blocking(move || {
+            let closed = threads.join(&shared);
+            shared.readers.close();
+            shared.unlock();
+            closed
+        })
+        .await
     }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _place = self.shared.reading.acquire().await.map_err(|_| StoreError::Closed)?;
+        let shared = self.shared.clone();
+        shared::blocking(move || shared.read_now(work)).await
+    }
+
+    async fn ask<T>(&self, op: impl FnOnce(Answer<T>) -> Op) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.hand_in(op(answer))?;
+        answered.await.unwrap_or_else(|_| Err(self.shared.why_closed()))
+    }
+}
+
+impl Threads {
+    /// Waits until all have ended; the writer first, as the others serve it.
+    fn join(self, shared: &Shared) -> Result<()> {
+        let done = match self.writer {
+            Some(writer) => {
+                writer.join().unwrap_or_else(|_| Err(StoreError::Failed("the writer panicked".into())))
+            }
+            None => Ok(()),
+        };
+        shared.upkeep.stop();
+        shared.checkpoint.stop();
+        for thread in self.others {
+            // A panic there has been reported by the panic itself; nothing is lost by it.
+            let _ = thread.join();
+        }
+        done
+    }
+
+    fn holds_this_thread(&self) -> bool {
+        let this = std::thread::current().id();
+        self.writer.as_ref().is_some_and(|t| t.thread().id() == this)
+            || self.others.iter().any(|t| t.thread().id() == this)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.abandoned.store(true, Ordering::Relaxed);
+        self.shared.inbox.close();
+        self.shared.upkeep.stop();
+        self.shared.checkpoint.stop();
+        let threads = std::mem::take(self.threads.get_mut());
+        // The last clone may have been held by a callback on the writer's thread, which cannot wait for itself.
+        if !threads.holds_this_thread() {
+            let _ = threads.join(&self.shared);
+        }
+    }
+}
+
+/// What a change would do, for a dry run.
+fn would_change(entries: Vec<QueueEntry>, action: &Action) -> Vec<ChangedDelivery> {
+    let entries = entries.into_iter();
+    entries
+        .filter_map(|entry| {
+            let state = change::outcome(action, entry.state, &entry.queue)?;
+            let now_in = state.map(|_| change::queue_after(action, &entry.queue));
+            Some(ChangedDelivery { id: entry.id, queue: entry.queue, now_in, was: entry.state, state })
+        })
+        .collect()
+}
+
+fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|e| StoreError::io("starting a thread of the store", &e))
 }

@@ -4,15 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::record::{HEADER, crc_of};
+use super::record::{HEADER, Header, crc_of, seal};
 use super::{Content, ContentRef, FileContent, MEMORY_MAX};
 use crate::error::StoreError;
 use crate::health::Health;
@@ -35,6 +34,8 @@ pub(crate) struct Segment {
     pub(crate) last: u64,
     /// The writer still appends to it.
     pub(crate) open: bool,
+    /// Something in it cannot be read: it is not compacted.
+    pub(crate) stuck: bool,
 }
 
 #[derive(Debug)]
@@ -138,6 +139,13 @@ impl Segments {
         }
     }
 
+    /// Leaves a segment out of compaction.
+    pub(crate) fn set_stuck(&self, id: SegmentId) {
+        if let Some(segment) = self.known.lock().get_mut(&id) {
+            segment.stuck = true;
+        }
+    }
+
     /// Applies what a commit made live and what it let go. True when a segment has nothing live any more.
     pub(crate) fn apply(&self, added: &[ContentRef], removed: &[ContentRef]) -> bool {
         let mut known = self.known.lock();
@@ -188,22 +196,26 @@ impl Segments {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("opening content", &error)),
         };
-        let length = usize::try_from(at.length).unwrap_or(usize::MAX);
-        let damaged = |reason: String| StoreError::Damaged { message: at.message, reason };
-        let guard = if length <= MEMORY_MAX { self.memory.try_take(length) } else { None };
-        if let Some(guard) = guard {
+        let content = FileContent::new(Arc::new(file), at.offset, at.length);
+        let mut header = [0; HEADER];
+        content.read_at(&mut header, at.offset - HEADER as u64).map_err(|e| unreadable(at, &e))?;
+        let expected = Header { message: at.message, length: at.length, crc: at.crc };
+        if Header::decode(&header) != Some(expected) {
+            return Err(damaged(at, "the header is not that of this message"));
+        }
+        let small = usize::try_from(at.length).ok().filter(|length| *length <= MEMORY_MAX);
+        if let Some((length, guard)) = small.and_then(|n| self.memory.try_take(n).map(|guard| (n, guard))) {
             let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, at.offset).map_err(|e| unreadable(at, &e))?;
-            if super::record::seal(crc32c::crc32c(&bytes), at.message, at.length) != at.crc {
-                return Err(damaged(wrong_checksum(at)));
+            content.read_at(&mut bytes, at.offset).map_err(|e| unreadable(at, &e))?;
+            if seal(crc32c::crc32c(&bytes), at.message, at.length) != at.crc {
+                return Err(damaged(at, "the checksum is wrong"));
             }
             return Ok(Some(Content::Memory(super::sink::guarded(bytes, Some(guard)))));
         }
-        let content = FileContent::new(Arc::new(file), at.offset, at.length);
         let crc = crc_of(at.message, at.length, |offset, max| content.chunk_blocking(offset, max))
             .map_err(|e| unreadable(at, &e))?;
         if crc != at.crc {
-            return Err(damaged(wrong_checksum(at)));
+            return Err(damaged(at, "the checksum is wrong"));
         }
         Ok(Some(Content::File(content)))
     }
@@ -245,24 +257,12 @@ pub(crate) fn make_dir(dir: &Path) -> Result<(), StoreError> {
 
 fn unreadable(at: &ContentRef, error: &io::Error) -> StoreError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        return StoreError::Damaged {
-            message: at.message,
-            reason: format!("the content file {} ends too early", file_name(at.segment)),
-        };
+        return damaged(at, "the file ends too early");
     }
-    StoreError::Damaged {
-        message: at.message,
-        reason: format!("the content file {} cannot be read: {error}", file_name(at.segment)),
-    }
+    damaged(at, &format!("it cannot be read: {error}"))
 }
 
-fn wrong_checksum(at: &ContentRef) -> String {
-    format!("the checksum is wrong in {} at {}", file_name(at.segment), at.offset)
-}
-
-/// A piece of a file, for copies.
-pub(crate) fn piece(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(Bytes::from(bytes))
+fn damaged(at: &ContentRef, what: &str) -> StoreError {
+    let reason = format!("{what} ({} at {})", file_name(at.segment), at.offset);
+    StoreError::Damaged { message: at.message, reason }
 }

@@ -201,6 +201,10 @@ impl Sealed {
         &self.content
     }
 
+    pub(crate) fn into_content(self) -> Content {
+        self.content
+    }
+
     /// Size in octets.
     pub fn len(&self) -> u64 {
         self.content.len()

@@ -1,0 +1,240 @@
+//! What waits for the writer, and how long the writer waits for more: the policy of the group commit.
+
+use std::time::Duration;
+
+use mail::{Actor, Clock, DeliveryId, MessageId};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::oneshot;
+
+use super::compact::Move;
+use super::write::Tidy;
+use crate::content::Place;
+use crate::error::StoreError;
+use crate::filter::{Action, ChangedDelivery};
+use crate::model::{Admission, Admitted, Settled, Settlement};
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// Something for the writer to do.
+pub(crate) enum Op {
+    Admit { admission: Box<Admission>, answer: Answer<Admitted> },
+    Settle { settlement: Box<Settlement>, done: Done },
+    Change { ids: Vec<DeliveryId>, action: Action, by: Actor, answer: Answer<Vec<ChangedDelivery>> },
+    Quarantine { message: MessageId, reason: String, answer: Answer<()> },
+    Claim { ids: Vec<DeliveryId>, answer: Answer<()> },
+    Relocate { moves: Vec<Move>, answer: Answer<()> },
+    Tidy { step: Tidy, answer: Answer<()> },
+}
+
+/// Whom to tell of a settlement. Told once, whatever happens: dropped untold it says that the store has stopped.
+pub(crate) struct Done(Option<DoneFn>);
+pub(crate) type DoneFn = Box<dyn FnOnce(Result<Settled, StoreError>) + Send>;
+
+impl Done {
+    pub(crate) fn new(done: DoneFn) -> Self {
+        Self(Some(done))
+    }
+
+    pub(crate) fn tell(mut self, result: Result<Settled, StoreError>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(StoreError::Closed));
+        }
+    }
+}
+
+/// A group takes no more operations than this,
+const GROUP_OPS: usize = 1000;
+/// nor more content.
+const GROUP_BYTES: u64 = 8 << 20;
+/// How long settlements wait for an admission to share a commit with,
+const SETTLE_WAIT: Duration = Duration::from_millis(5);
+/// unless there are as many as this.
+const SETTLE_MANY: usize = 256;
+/// How long an admission waits for others when there have been others lately.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long an idle writer leaves handed-on events before it deletes them in a commit for that alone.
+pub(crate) const IDLE: Duration = Duration::from_millis(250);
+
+#[derive(Default)]
+struct Waiting {
+    ops: Vec<Op>,
+    /// How many of them are admissions.
+    admissions: usize,
+    /// How many are neither admissions nor settlements: somebody waits for them.
+    urgent: usize,
+    closed: bool,
+    sleep: Sleep,
+    /// Admissions in recent groups: the largest, fading. Says how many clients there are.
+    peak: f32,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Sleep {
+    /// The writer works.
+    #[default]
+    Awake,
+    /// Anything wakes it.
+    Idle,
+    /// It waits for company: settlements alone do not wake it.
+    Gathering,
+}
+
+pub(crate) struct Inbox {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    clock: Clock,
+}
+
+impl Inbox {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { waiting: Mutex::default(), arrived: Condvar::new(), clock }
+    }
+
+    /// Hands something in; it comes back when the store is closed.
+    pub(crate) fn push(&self, op: Op) -> Result<(), Op> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(op);
+        }
+        let wakes_gathering = match op {
+            Op::Admit { .. } => {
+                waiting.admissions += 1;
+                true
+            }
+            Op::Settle { .. } => waiting.ops.len() + 1 >= SETTLE_MANY,
+            _ => {
+                waiting.urgent += 1;
+                true
+            }
+        };
+        waiting.ops.push(op);
+        let wake = match waiting.sleep {
+            Sleep::Awake => false,
+            Sleep::Idle => true,
+            Sleep::Gathering => wakes_gathering,
+        };
+        if wake {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more; the writer ends when it has done what is there.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Drops what nobody will do any more; whoever waits for it is told by that.
+    pub(crate) fn abandon(&self) {
+        let ops = std::mem::take(&mut self.waiting.lock().ops);
+        drop(ops);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.waiting.lock().closed
+    }
+
+    /// The next group into `group`, which is empty: also empty when `tick` and nothing came for a while. False: closed.
+    pub(crate) fn take(&self, group: &mut Vec<Op>, tick: bool) -> bool {
+        let mut waiting = self.waiting.lock();
+        while waiting.ops.is_empty() {
+            if waiting.closed {
+                return false;
+            }
+            waiting.sleep = Sleep::Idle;
+            let timed_out = if tick {
+                self.arrived.wait_for(&mut waiting, IDLE).timed_out()
+            } else {
+                self.arrived.wait(&mut waiting);
+                false
+            };
+            waiting.sleep = Sleep::Awake;
+            if timed_out && waiting.ops.is_empty() {
+                return true;
+            }
+        }
+        self.gather(&mut waiting);
+        let admissions = waiting.admissions;
+        waiting.peak = (waiting.peak * 0.9).max(f32::from(u16::try_from(admissions).unwrap_or(u16::MAX)));
+        let n = group_length(&waiting.ops);
+        if n == waiting.ops.len() {
+            std::mem::swap(group, &mut waiting.ops);
+            (waiting.admissions, waiting.urgent) = (0, 0);
+        } else {
+            group.extend(waiting.ops.drain(..n));
+            waiting.admissions = waiting.ops.iter().filter(|op| matches!(op, Op::Admit { .. })).count();
+            waiting.urgent = waiting.ops.len()
+                - waiting.ops.iter().filter(|op| matches!(op, Op::Admit { .. } | Op::Settle { .. })).count();
+        }
+        true
+    }
+
+    /// Waits for company where that is worth it. A client alone is never kept waiting: nobody else would come.
+    fn gather(&self, waiting: &mut MutexGuard<'_, Waiting>) {
+        let alone = |w: &Waiting| w.admissions == 0 && w.urgent == 0 && w.ops.len() < SETTLE_MANY;
+        if alone(waiting) {
+            self.wait_while(waiting, SETTLE_WAIT, alone);
+        }
+        let few = |w: &Waiting| {
+            let clients = w.peak.ceil();
+            // With many clients more may come than ever came: that is how the groups grow to what the time allows.
+            let wanted = if clients >= 4.0 { clients + 1.0 } else { clients };
+            w.urgent == 0 && w.admissions > 0 && (w.admissions as f32) < wanted
+        };
+        if few(waiting) {
+            self.wait_while(waiting, GATHER, few);
+        }
+    }
+
+    fn wait_while(
+        &self,
+        waiting: &mut MutexGuard<'_, Waiting>,
+        most: Duration,
+        go_on: impl Fn(&Waiting) -> bool,
+    ) {
+        let end = self.clock.mono().plus(most);
+        waiting.sleep = Sleep::Gathering;
+        while go_on(waiting) && !waiting.closed {
+            let left = end.since(self.clock.mono());
+            // The time-out of the wait counts, too: a clock in a test may stand still.
+            if left.is_zero() || self.arrived.wait_for(waiting, left).timed_out() {
+                break;
+            }
+        }
+        waiting.sleep = Sleep::Awake;
+    }
+}
+
+/// How many of the operations make the next group.
+fn group_length(ops: &[Op]) -> usize {
+    let mut bytes = 0;
+    for (i, op) in ops.iter().take(GROUP_OPS).enumerate() {
+        bytes += content_bytes(op);
+        if bytes > GROUP_BYTES {
+            return i.max(1);
+        }
+    }
+    ops.len().min(GROUP_OPS)
+}
+
+/// Content that the writer will have to write.
+fn content_bytes(op: &Op) -> u64 {
+    let of = |admission: &Admission| match &admission.content.place {
+        Place::Memory(bytes) => bytes.len() as u64,
+        Place::File(_) => 0,
+    };
+    match op {
+        Op::Admit { admission, .. } => of(admission),
+        Op::Settle { settlement, .. } => settlement.reports.iter().map(of).sum(),
+        _ => 0,
+    }
+}

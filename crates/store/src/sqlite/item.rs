@@ -1,0 +1,270 @@
+//! One operation of a group on its way through the writer.
+
+use mail::{DeliveryId, Event, MessageId, State};
+
+use super::Shared;
+use super::compact::Move;
+use super::inbox::{Answer, Done, Op};
+use super::write::{Met, Tidy, Tx, is_told};
+use crate::content::{ContentRef, Place};
+use crate::error::StoreError;
+use crate::filter::{Action, ChangedDelivery};
+use crate::model::{Admission, Admitted, NewState, Next, PendingRecipient, Settled, Settlement, Waiting};
+
+/// Where the content of a new message has been put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Placement {
+    Not,
+    At(ContentRef),
+    /// Nowhere: its dedupe key belongs to this message.
+    Duplicate(MessageId),
+}
+
+pub(crate) enum Item {
+    Admit { admission: Box<Admission>, placement: Placement, answer: Answer<Admitted> },
+    Settle { settlement: Box<Settlement>, placements: Vec<Placement>, done: Done },
+    Change { ids: Vec<DeliveryId>, action: Action, by: String, answer: Answer<Vec<ChangedDelivery>> },
+    Quarantine { message: MessageId, reason: String, answer: Answer<()> },
+    Claim { ids: Vec<DeliveryId>, answer: Answer<()> },
+    Relocate { moves: Vec<Move>, answer: Answer<()> },
+    Tidy { step: Tidy, answer: Answer<()> },
+}
+
+/// What happened to an item inside the transaction.
+pub(crate) enum Outcome {
+    Nothing,
+    Met(Met),
+    Told(Option<Event>),
+    Changed(Vec<ChangedDelivery>, Vec<Event>),
+}
+
+impl Item {
+    /// None when it has been withdrawn.
+    pub(crate) fn new(op: Op) -> Option<Self> {
+        Some(match op {
+            Op::Admit { answer, .. } if answer.is_closed() => return None,
+            Op::Admit { admission, answer } => {
+                if let Some(reason) = nonsense(&admission) {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(Err(StoreError::Invalid(reason)));
+                    return None;
+                }
+                Item::Admit { admission, placement: Placement::Not, answer }
+            }
+            Op::Settle { settlement, done } => {
+                if let Some(reason) = settlement.reports.iter().find_map(nonsense) {
+                    done.tell(Err(StoreError::Invalid(reason)));
+                    return None;
+                }
+                let placements = vec![Placement::Not; settlement.reports.len()];
+                Item::Settle { settlement, placements, done }
+            }
+            Op::Change { ids, action, by, answer } => Item::Change { ids, action, by, answer },
+            Op::Quarantine { message, reason, answer } => Item::Quarantine { message, reason, answer },
+            Op::Claim { ids, answer } => Item::Claim { ids, answer },
+            Op::Relocate { moves, answer } => Item::Relocate { moves, answer },
+            Op::Tidy { step, answer } => Item::Tidy { step, answer },
+        })
+    }
+
+    /// The messages it brings along, and where their content is to be noted.
+    pub(crate) fn admissions(&mut self) -> Vec<(&Admission, &mut Placement)> {
+        match self {
+            Item::Admit { admission, placement, .. } => vec![(&**admission, placement)],
+            Item::Settle { settlement, placements, .. } => {
+                settlement.reports.iter().zip(placements.iter_mut()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is kept for later when the disk is full, rather than refused.
+    pub(crate) fn must_happen(&self) -> bool {
+        matches!(self, Item::Settle { .. })
+    }
+
+    pub(crate) fn execute(&self, tx: &mut Tx<'_>, run: i64) -> rusqlite::Result<Outcome> {
+        Ok(match self {
+            Item::Admit { admission, placement, .. } => {
+                if let Placement::At(at) = placement {
+                    tx.admit(admission, *at)?;
+                }
+                Outcome::Nothing
+            }
+            Item::Settle { settlement, placements, .. } => {
+                let reports: Vec<_> = placements.iter().map(Placement::at).collect();
+                Outcome::Met(tx.settle(settlement, &reports)?)
+            }
+            Item::Change { ids, action, by, .. } => {
+                let (changed, events) = tx.change(ids, action, by)?;
+                Outcome::Changed(changed, events)
+            }
+            Item::Quarantine { message, reason, .. } => Outcome::Told(tx.quarantine(*message, reason)?),
+            Item::Claim { ids, .. } => {
+                tx.claim(ids, run)?;
+                Outcome::Nothing
+            }
+            Item::Relocate { moves, .. } => {
+                tx.relocate(moves)?;
+                Outcome::Nothing
+            }
+            Item::Tidy { step, .. } => {
+                tx.tidy(step)?;
+                Outcome::Nothing
+            }
+        })
+    }
+
+    /// The events that were put into the outbox for it, in that order.
+    pub(crate) fn events(&mut self, outcome: &mut Outcome) -> Vec<Event> {
+        match (self, outcome) {
+            (Item::Admit { admission, placement: Placement::At(_), .. }, _) => {
+                std::mem::take(&mut admission.events)
+            }
+            (Item::Settle { settlement, placements, .. }, Outcome::Met(met)) => {
+                let mut events = Vec::new();
+                if met.found {
+                    let reports = settlement.reports.iter_mut().zip(placements);
+                    for (report, _) in reports.filter(|(_, p)| p.at().is_some()) {
+                        events.append(&mut report.events);
+                    }
+                }
+                let own = std::mem::take(&mut settlement.events);
+                events.extend(own.into_iter().filter(|event| is_told(event, met.found)));
+                events
+            }
+            (_, Outcome::Told(event)) => event.take().into_iter().collect(),
+            (_, Outcome::Changed(_, events)) => std::mem::take(events),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Tells whoever asked that it is on stable storage.
+    pub(crate) fn answer(self, outcome: Outcome, shared: &Shared) {
+        match (self, outcome) {
+            (Item::Admit { admission, placement, answer }, _) => {
+                let admitted = admitted(*admission, placement);
+                if let Err(Ok(Admitted::New(waiting))) = answer.send(Ok(admitted)) {
+                    shared.adopt(waiting);
+                }
+            }
+            (Item::Settle { settlement, placements, done }, Outcome::Met(met)) => {
+                let reports = settlement.reports.into_iter().zip(placements);
+                let reports =
+                    if met.found { reports.map(|(r, p)| admitted(r, p)).collect() } else { Vec::new() };
+                done.tell(Ok(Settled { reports, found: met.found, state: met.state }));
+            }
+            // Those who ask for the rest may have gone away: it is done all the same.
+            (Item::Change { answer, .. }, Outcome::Changed(changed, _)) => drop(answer.send(Ok(changed))),
+            (
+                Item::Quarantine { answer, .. }
+                | Item::Claim { answer, .. }
+                | Item::Relocate { answer, .. }
+                | Item::Tidy { answer, .. },
+                _,
+            ) => drop(answer.send(Ok(()))),
+            _ => {}
+        }
+    }
+
+    /// Tells whoever asked that it did not happen.
+    pub(crate) fn refuse(self, error: &StoreError) {
+        let error = error.clone();
+        match self {
+            Item::Admit { admission, answer, .. } => {
+                keep_if_unknown(&admission, &error);
+                drop(answer.send(Err(error)));
+            }
+            Item::Settle { settlement, done, .. } => {
+                settlement.reports.iter().for_each(|report| keep_if_unknown(report, &error));
+                done.tell(Err(error));
+            }
+            Item::Change { answer, .. } => drop(answer.send(Err(error))),
+            Item::Quarantine { answer, .. }
+            | Item::Claim { answer, .. }
+            | Item::Relocate { answer, .. }
+            | Item::Tidy { answer, .. } => {
+                drop(answer.send(Err(error)));
+            }
+        }
+    }
+}
+
+impl Placement {
+    fn at(&self) -> Option<ContentRef> {
+        if let Placement::At(at) = self { Some(*at) } else { None }
+    }
+}
+
+/// Why an admission cannot be stored.
+fn nonsense(admission: &Admission) -> Option<String> {
+    if admission.content.message != admission.message.id {
+        return Some(format!(
+            "the content was received for message {}, not for {}",
+            admission.content.message, admission.message.id
+        ));
+    }
+    (admission.deliveries.len() > usize::from(u16::MAX)).then(|| "more than 65535 deliveries".into())
+}
+
+/// After a commit that failed nobody knows how, the row may be there: its file must be, too.
+fn keep_if_unknown(admission: &Admission, error: &StoreError) {
+    if let (Place::File(own), StoreError::Failed(_)) = (&admission.content.place, error) {
+        own.keep();
+    }
+}
+
+/// What is handed back for an admission that is on stable storage.
+fn admitted(admission: Admission, placement: Placement) -> Admitted {
+    let at = match placement {
+        Placement::At(at) => at,
+        Placement::Duplicate(of) => return Admitted::Duplicate(of),
+        Placement::Not => return Admitted::New(Vec::new()),
+    };
+    if let Place::File(own) = &admission.content.place
+        && !admission.deliveries.is_empty()
+    {
+        own.keep();
+    }
+    let id = admission.message.id;
+    let message = std::sync::Arc::new(admission.message);
+    let content = admission.content.into_content();
+    let waiting = (0..).zip(admission.deliveries).map(|(index, delivery)| {
+        let (state, due, reason) = match delivery.state {
+            NewState::Active => (State::Active, None, None),
+            NewState::Waiting { due } => (State::Waiting, Some(due), None),
+            NewState::Held { reason } => (State::Held, None, Some(reason)),
+            NewState::Sandboxed => (State::Sandboxed, None, None),
+        };
+        let recipients = delivery.recipients.into_iter();
+        Waiting {
+            id: DeliveryId { message: id, index },
+            queue: delivery.queue,
+            message: message.clone(),
+            content: at,
+            body: Some(content.clone()),
+            recipients: recipients
+                .map(|(number, recipient)| PendingRecipient { number, recipient, last: None })
+                .collect(),
+            attempts: 0,
+            due,
+            crashes: 0,
+            warned: false,
+            state,
+            reason,
+        }
+    });
+    Admitted::New(waiting.collect())
+}
+
+/// A settlement that puts a delivery back untouched, due at once.
+pub(crate) fn put_back(id: DeliveryId, now: mail::Timestamp) -> Settlement {
+    Settlement {
+        delivery: id,
+        recipients: Vec::new(),
+        next: Next::Parked { due: now },
+        warned: false,
+        reports: Vec::new(),
+        events: Vec::new(),
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading: pages of a queue, single deliveries, listings. Each on a connection of its own and in short transactions, so
+//! that the write-ahead log can begin anew.
+
+use std::sync::Arc;
+
+use mail::{DeliveryId, Message, MessageId, QueueKey, Timestamp};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::codec;
+use super::write::{content_ref, find_queue};
+use crate::content::ContentRef;
+use crate::model::{Counts, PendingRecipient, QueueStats, Waiting};
+
+type Result<T> = rusqlite::Result<T>;
+
+/// So many connections are kept open.
+const KEEP: usize = 4;
+
+/// Connections that read.
+#[derive(Debug, Default)]
+pub(crate) struct Readers(Mutex<Vec<Connection>>);
+
+impl Readers {
+    pub(crate) fn take(&self) -> Option<Connection> {
+        self.0.lock().pop()
+    }
+
+    pub(crate) fn give_back(&self, conn: Connection) {
+        let mut idle = self.0.lock();
+        if idle.len() < KEEP {
+            idle.push(conn);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.lock().clear();
+    }
+}
+
+/// What stands in a delivery's row and beside it.
+const DELIVERY: &str =
+    "SELECT d.message, d.idx, d.state, d.due, d.attempts, d.crashes, d.warned, d.reason, d.claimed,
+    q.org, q.stream, q.destination, m.segment, m.offset, m.length, m.crc, m.detail
+    FROM delivery d JOIN queue q ON q.id = d.queue JOIN message m ON m.id = d.message";
+
+/// The deliveries of a queue that have been due longest, and whether each has been claimed by a run.
+pub(crate) fn page(
+    conn: &Connection,
+    queue: &QueueKey,
+    now: Timestamp,
+    n: usize,
+) -> Result<Vec<(Waiting, Option<i64>)>> {
+    let tx = conn.unchecked_transaction()?;
+    let Some(number) = find_queue(&tx, queue)? else { return Ok(Vec::new()) };
+    let sql = format!(
+        "{DELIVERY} WHERE d.queue = ?1 AND d.due IS NOT NULL AND d.due <= ?2
+         ORDER BY d.due, d.message, d.idx LIMIT ?3"
+    );
+    let limit = i64::try_from(n).unwrap_or(i64::MAX);
+    let mut select = tx.prepare_cached(&sql)?;
+    let rows = select.query_map((number, now.0, limit), delivery)?;
+    rows.map(|row| with_recipients(&tx, row?)).collect()
+}
+
+pub(crate) fn load(conn: &Connection, id: DeliveryId) -> Result<Option<Waiting>> {
+    let tx = conn.unchecked_transaction()?;
+    let sql = format!("{DELIVERY} WHERE d.message = ?1 AND d.idx = ?2");
+    let found = tx.prepare_cached(&sql)?.query_row((codec::id(id.message), id.index), delivery).optional()?;
+    Ok(found.map(|row| with_recipients(&tx, row)).transpose()?.map(|(waiting, _)| waiting))
+}
+
+fn delivery(row: &Row<'_>) -> Result<(Waiting, Option<i64>)> {
+    let message = codec::message_id(row.get(0)?);
+    let waiting = Waiting {
+        id: DeliveryId { message, index: row.get(1)? },
+        queue: codec::queue_key(row.get(9)?, row.get(10)?, row.get_ref(11)?.as_str()?)?,
+        message: Arc::new(codec::message(row.get_ref(16)?.as_blob()?)?),
+        content: content_ref(message, row, 12)?,
+        body: None,
+        recipients: Vec::new(),
+        attempts: row.get(4)?,
+        due: row.get::<_, Option<i64>>(3)?.map(Timestamp),
+        crashes: row.get(5)?,
+        warned: row.get(6)?,
+        state: codec::state(row.get(2)?)?,
+        reason: row.get(7)?,
+    };
+    Ok((waiting, row.get(8)?))
+}
+
+fn with_recipients(
+    conn: &Connection,
+    (mut waiting, claimed): (Waiting, Option<i64>),
+) -> Result<(Waiting, Option<i64>)> {
+    waiting.recipients = conn
+        .prepare_cached(
+            "SELECT n, address, detail, outcome FROM recipient
+             WHERE message = ?1 AND delivery = ?2 AND status = 0 ORDER BY n",
+        )?
+        .query_map((codec::id(waiting.id.message), waiting.id.index), |row| {
+            Ok(PendingRecipient {
+                number: row.get(0)?,
+                recipient: codec::recipient(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_blob_or_null()?)?,
+                last: codec::outcome(row.get_ref(3)?.as_blob_or_null()?)?,
+            })
+        })?
+        .collect::<Result<_>>()?;
+    Ok((waiting, claimed))
+}
+
+pub(crate) fn queues(conn: &Connection) -> Result<Vec<QueueStats>> {
+    conn.prepare_cached(
+        "SELECT q.org, q.stream, q.destination, w.n, w.due FROM
+           (SELECT queue, count(*) AS n, min(due) AS due FROM delivery WHERE due IS NOT NULL GROUP BY queue) w
+         JOIN queue q ON q.id = w.queue ORDER BY w.due",
+    )?
+    .query_map([], |row| {
+        Ok(QueueStats {
+            queue: codec::queue_key(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?)?,
+            waiting: row.get::<_, i64>(3)?.cast_unsigned(),
+            due: Timestamp(row.get(4)?),
+        })
+    })?
+    .collect()
+}
+
+/// Deliveries by state; `all` is how many there are.
+pub(crate) fn counts(conn: &Connection, all: u64) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let waiting: i64 = conn
+        .prepare_cached("SELECT count(*) FROM delivery WHERE due IS NOT NULL")?
+        .query_row([], |row| row.get(0))?;
+    counts.waiting = waiting.cast_unsigned();
+    let mut select =
+        conn.prepare_cached("SELECT state, count(*) FROM delivery WHERE state >= 2 GROUP BY state")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let n = row.get::<_, i64>(1)?.cast_unsigned();
+        match row.get::<_, u8>(0)? {
+            2 => counts.held = n,
+            3 => counts.sandboxed = n,
+            _ => counts.quarantined = n,
+        }
+    }
+    let kept = counts.waiting + counts.held + counts.sandboxed + counts.quarantined;
+    counts.active = all.saturating_sub(kept);
+    Ok(counts)
+}
+
+/// Where the content of a message is now.
+pub(crate) fn locate(conn: &Connection, message: MessageId) -> Result<Option<ContentRef>> {
+    conn.prepare_cached("SELECT segment, offset, length, crc FROM message WHERE id = ?1")?
+        .query_row([codec::id(message)], |row| content_ref(message, row, 0))
+        .optional()
+}
+
+/// Content references in order of their ids, behind `after`.
+pub(crate) fn contents(conn: &Connection, after: i64, n: i64) -> Result<Vec<ContentRef>> {
+    conn.prepare_cached(
+        "SELECT segment, offset, length, crc, id FROM message WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?
+    .query_map((after, n), |row| content_ref(codec::message_id(row.get(4)?), row, 0))?
+    .collect()
+}
+
+/// The message of a listing's row.
+pub(crate) fn message(blob: &[u8]) -> Result<Arc<Message>> {
+    codec::message(blob).map(Arc::new)
+}
