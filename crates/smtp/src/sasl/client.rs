@@ -24,8 +24,10 @@ enum State {
     First { gs2: String, bare: String, nonce: String },
     /// SCRAM: the proof is out.
     Proven { signature: [u8; 32] },
-    /// Nothing more is to be said.
+    /// Nothing more is to be said; a SCRAM server has proved itself.
     Done,
+    /// The server's words made no sense or refused.
+    Failed,
 }
 
 /// The strongest mechanism among `offered` that can be used: SCRAM with channel binding before SCRAM; then, in TLS or
@@ -109,7 +111,7 @@ impl Client {
     /// The challenge makes no sense, refuses, or shows that the server does not know the password. Answer `*` and hang
     /// up, except after [`SaslError::Refused`] with XOAUTH2, where an empty line brings the final reply.
     pub fn respond(&mut self, challenge: &str) -> Result<String, SaslError> {
-        match std::mem::replace(&mut self.state, State::Done) {
+        match std::mem::replace(&mut self.state, State::Failed) {
             State::Asked(0) => {
                 self.state = State::Asked(1);
                 Ok(encode(self.username.as_bytes()))
@@ -121,6 +123,7 @@ impl Client {
             State::First { gs2, bare, nonce } => self.scram_final(&gs2, &bare, &nonce, &text_of(challenge)?),
             State::Proven { signature } => {
                 check_signature(&text_of(challenge)?, &signature)?;
+                self.state = State::Done;
                 Ok(String::new())
             }
             _ if self.mechanism == Mechanism::XOauth2 => Err(SaslError::Refused(text_of(challenge)?)),
@@ -159,10 +162,8 @@ impl Client {
     /// # Errors
     /// [`SaslError::Impostor`] when a SCRAM server did not prove itself.
     pub fn finish(&self) -> Result<(), SaslError> {
-        match self.state {
-            State::First { .. } | State::Proven { .. } => Err(SaslError::Impostor),
-            _ => Ok(()),
-        }
+        let scram = matches!(self.mechanism, Mechanism::ScramSha256 | Mechanism::ScramSha256Plus);
+        if scram && !matches!(self.state, State::Done) { Err(SaslError::Impostor) } else { Ok(()) }
     }
 }
 

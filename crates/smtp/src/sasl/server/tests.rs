@@ -122,6 +122,7 @@ fn an_impostor_is_noticed() {
     client.respond(&encode(b"r=abcdefghX,s=c2FsdA==,i=4096")).unwrap();
     let wrong = encode(format!("v={}", encode(&[0; 32])).as_bytes());
     assert_eq!(client.respond(&wrong), Err(SaslError::Impostor));
+    assert_eq!(client.finish(), Err(SaslError::Impostor), "a 235 after that is not believed either");
 }
 
 #[test]
