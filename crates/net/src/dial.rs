@@ -56,29 +56,6 @@ pub async fn dial(address: SocketAddr, options: &DialOptions) -> Result<Stream, 
     Ok(Stream::Tcp(stream))
 }
 
-/// Connects to the first of `addresses` that answers, in their order (the resolver alternates the families, so a
-/// dead one costs one time-out).
-///
-/// # Errors
-/// The last error when none answers; addresses that were refused as private are remembered only when nothing
-/// else was tried.
-pub async fn dial_any(
-    addresses: &[SocketAddr],
-    options: &DialOptions,
-) -> Result<(Stream, SocketAddr), NetError> {
-    let mut failure = None;
-    for &address in addresses {
-        match dial(address, options).await {
-            Ok(stream) => return Ok((stream, address)),
-            Err(NetError::PrivateTarget(ip)) => {
-                failure.get_or_insert(NetError::PrivateTarget(ip));
-            }
-            Err(error) => failure = Some(error),
-        }
-    }
-    Err(failure.unwrap_or_else(|| NetError::Bug("dialled without an address".into())))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -102,17 +79,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_address_is_tried_when_one_refuses() {
+    async fn refusal_and_silence_are_told_apart() {
         let closed = {
             let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
             gone.local_addr().unwrap()
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let open = listener.local_addr().unwrap();
-        let (_stream, reached) = dial_any(&[closed, open], &near()).await.unwrap();
-        assert_eq!(reached, open);
-        let failed = dial_any(&[closed], &near()).await;
+        let failed = dial(closed, &near()).await;
         assert!(matches!(failed, Err(NetError::Network { .. })), "{failed:?}");
+
+        // A full queue: the kernel drops what comes, as a firewall would.
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        full.listen(0).unwrap();
+        let at = full.local_addr().unwrap().as_socket().unwrap();
+        let hasty = DialOptions { timeout: Duration::from_millis(300), ..near() };
+        let mut waiting = Vec::new();
+        let failed = loop {
+            match dial(at, &hasty).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 10, "the queue is never full");
+        };
+        assert!(matches!(failed, NetError::Timeout { .. }), "{failed:?}");
     }
 
     #[tokio::test]

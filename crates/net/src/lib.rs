@@ -11,7 +11,7 @@ mod resolver;
 mod stream;
 mod tls;
 
-pub use dial::{DialOptions, dial, dial_any};
+pub use dial::{DialOptions, dial};
 pub use error::NetError;
 pub use listener::{Activation, Listener, Peer};
 pub use network::{Network, NetworkError, is_public, normalise};

@@ -181,6 +181,8 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn network(text: &str) -> Network {
@@ -295,6 +297,32 @@ mod tests {
             "5f00::1",
         ] {
             assert!(!is_public(ip(not)), "{not}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_network_is_what_its_text_says(bits: u128, v4: bool, prefix in 0u8..=128) {
+            let ip = if v4 { IpAddr::from((bits as u32).to_be_bytes()) } else { IpAddr::from(bits.to_be_bytes()) };
+            let made = Network::new(ip, prefix);
+            prop_assert!(made.contains(ip));
+            prop_assert_eq!(made.to_string().parse::<Network>(), Ok(made));
+            let inside = made.prefix() == 0 || !made.contains(flipped(made.address(), made.prefix() - 1));
+            prop_assert!(inside, "{} holds an address that differs within the prefix", made);
+        }
+
+        #[test]
+        fn mapping_into_ipv6_makes_no_address_public(bits: u32) {
+            let v4 = Ipv4Addr::from_bits(bits);
+            prop_assert_eq!(is_public(v4.into()), is_public(v4.to_ipv6_mapped().into()));
+        }
+    }
+
+    /// The address with one bit turned over, counted from the front.
+    fn flipped(ip: IpAddr, bit: u8) -> IpAddr {
+        match ip {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ (1 << (31 - bit))).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() ^ (1 << (127 - bit))).into(),
         }
     }
 }

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{self, ConnectionConfig, NameServerConfig};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use mail::domain_to_ascii;
 use tokio::time::timeout;
 use tracing::warn;
@@ -81,21 +81,14 @@ pub fn parse_server(text: &str) -> Result<SocketAddr, NetError> {
 }
 
 impl Resolver {
-    /// Sets up the resolver; asks nothing yet. Must be called inside a tokio runtime.
+    /// Sets up the resolver; asks nothing yet. Where no server is named and there is no `/etc/resolv.conf`, the resolver
+    /// on this machine is asked, as the C library does. That file is read once: make a new resolver on reload.
     ///
     /// # Errors
-    /// [`NetError::Configuration`] when `/etc/resolv.conf` cannot be understood. Where there is none, the resolver on
-    /// this machine is asked, as the C library does.
+    /// [`NetError::Configuration`] when hickory cannot work with what it is given.
     pub fn new(config: &ResolverConfig) -> Result<Self, NetError> {
-        let mut builder = if config.servers.is_empty() {
-            system()
-        } else {
-            let servers = config.servers.iter().map(server).collect();
-            let config = config::ResolverConfig::from_parts(None, vec![], servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
+        let mut builder = if config.servers.is_empty() { system() } else { explicit(&config.servers) };
         let options = builder.options_mut();
-        options.timeout = ATTEMPT;
         // Whole answers, up to 64 KB each, are too much to keep for every domain that anybody names; see `cache`.
         options.cache_size = 0;
         options.try_tcp_on_error = true;
@@ -253,16 +246,20 @@ impl std::fmt::Debug for Resolver {
     }
 }
 
-fn system() -> hickory_resolver::ResolverBuilder<TokioRuntimeProvider> {
-    match TokioResolver::builder_tokio() {
-        Ok(builder) => builder,
-        Err(error) => {
-            warn!(%error, "no DNS servers in /etc/resolv.conf; asking 127.0.0.1");
-            let local = server(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53));
-            let config = config::ResolverConfig::from_parts(None, vec![], vec![local]);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        }
-    }
+/// As `/etc/resolv.conf` says, its time-outs included.
+fn system() -> ResolverBuilder<TokioRuntimeProvider> {
+    TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        warn!(%error, "no DNS servers in /etc/resolv.conf; asking 127.0.0.1");
+        explicit(&[SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)])
+    })
+}
+
+fn explicit(servers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {
+    let servers = servers.iter().map(server).collect();
+    let config = config::ResolverConfig::from_parts(None, vec![], servers);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    builder.options_mut().timeout = ATTEMPT;
+    builder
 }
 
 fn server(at: &SocketAddr) -> NameServerConfig {

@@ -23,8 +23,8 @@ use super::server::handshake_failed;
 use super::{Time, VERSIONS, binding, describe, provider, unix_time};
 use crate::{Binding, NetError, Stream};
 
-/// Servers whose sessions are remembered for resumption.
-const SESSIONS: usize = 1024;
+/// Servers whose sessions are remembered for resumption; some 10 KB each.
+const SESSIONS: usize = 256;
 
 /// Whom to trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -291,3 +291,23 @@ fn wildcards_cover_one_label() {
     assert!(pair.facts().covers("MX.relay.test"));
     assert!(!pair.facts().covers("relay.test") && !pair.facts().covers("a.b.relay.test"));
 }
+
+#[test]
+fn the_stored_acme_certificate_serves_while_it_is_good() {
+    let ca = Authority::new();
+    let source = CertificateSource::Acme { domains: vec!["relay.test".into()] };
+    let stored = ca.path("data/tls/acme/certificate.pem");
+    assert!(ca.server(source.clone()).facts().self_signed, "there is none yet");
+    for (name, years, serves) in [
+        ("relay.test", (2020, 2100), true),
+        ("relay.test", (2020, 2021), false),
+        ("mx.test", (2020, 2100), false),
+    ] {
+        ca.issue("acme", name, years);
+        let both = [fs::read(ca.path("acme.pem")).unwrap(), fs::read(ca.path("acme.key")).unwrap()].concat();
+        write_private(&stored, &both).unwrap();
+        assert_eq!(ca.server(source.clone()).facts().self_signed, !serves, "{name} {years:?}");
+    }
+    fs::write(&stored, "damaged").unwrap();
+    assert!(ca.server(source).facts().self_signed);
+}

@@ -8,5 +8,6 @@ mod activation;
 mod balancer;
 mod dns;
 mod exhaustion;
+mod openssl;
 mod reload;
 mod support;

@@ -75,7 +75,7 @@ impl Drop for Neighbour {
 }
 
 /// Looks in PATH, in sbin, and where `cargo xtask test` unpacks what it does not install.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let unpacked = std::env::var_os("POSTHOUSE_NEIGHBOURS").map(PathBuf::from).or_else(|| {
         std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/posthouse/neighbours"))
