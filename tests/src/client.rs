@@ -64,13 +64,24 @@ impl Smtp {
     }
 
     /// Connects without reading anything.
+    #[track_caller]
     pub fn dial(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10))
-            .unwrap_or_else(|e| panic!("cannot connect to {addr}: {e}"));
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
-        Self { wire: Wire::Plain(stream), unread: Vec::new(), transcript: String::new() }
+        Self::try_dial(addr).unwrap_or_else(|e| panic!("cannot connect to {addr}: {e}"))
+    }
+
+    /// Connects without reading anything, if somebody listens.
+    pub fn try_dial(addr: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self { wire: Wire::Plain(stream), unread: Vec::new(), transcript: String::new() })
+    }
+
+    /// Sends a command line and reads the reply, if the connection still stands.
+    pub fn try_cmd(&mut self, line: &str) -> io::Result<Reply> {
+        self.send(format!("{line}\r\n").as_bytes())?;
+        self.try_reply()
     }
 
     /// Connects with implicit TLS and reads the greeting.
@@ -97,6 +108,9 @@ impl Smtp {
 
     /// Sends octets as they are.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.transcript.len() > 64 * 1024 {
+            self.transcript = "…\n".to_owned();
+        }
         for line in bytes.split_inclusive(|b| *b == b'\n').take(40) {
             self.transcript.push_str(&format!("C: {}\n", line[..line.len().min(200)].escape_ascii()));
         }
@@ -201,6 +215,13 @@ impl Smtp {
         self.reply()
     }
 
+    /// The certificate that the server showed, in DER.
+    #[track_caller]
+    pub fn certificate(&self) -> Vec<u8> {
+        let Wire::Tls(tls) = &self.wire else { panic!("not in TLS") };
+        tls.conn.peer_certificates().expect("a certificate")[0].to_vec()
+    }
+
     /// Whether the server closes the connection now without saying anything more.
     pub fn is_closed(&mut self) -> bool {
         self.unread.is_empty() && matches!(self.fill(), Ok(0) | Err(_)) && self.unread.is_empty()
@@ -250,4 +271,21 @@ pub fn send_one(addr: SocketAddr, from: &str, to: &[&str], content: &[u8]) -> Re
     let reply = smtp.transact(from, to, content);
     smtp.quit();
     reply
+}
+
+/// The same to one recipient, with whatever reply ends it; an error when the connection breaks.
+pub fn try_send(addr: SocketAddr, from: &str, to: &str, content: &[u8]) -> io::Result<Reply> {
+    let mut smtp = Smtp::try_dial(addr)?;
+    let greeting = smtp.try_reply()?;
+    if greeting.code != 220 {
+        return Ok(greeting);
+    }
+    for line in ["EHLO client.example", &format!("MAIL FROM:<{from}>"), &format!("RCPT TO:<{to}>"), "DATA"] {
+        let reply = smtp.try_cmd(line)?;
+        if reply.code >= 400 {
+            return Ok(reply);
+        }
+    }
+    smtp.send(&stuffed(content))?;
+    smtp.try_reply()
 }

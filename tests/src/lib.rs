@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod disk;
+pub mod ledger;
 pub mod letter;
 pub mod neighbours;
 pub mod process;
@@ -20,6 +21,7 @@ pub mod wait;
 /// What a scenario needs on most of its lines.
 pub mod prelude {
     pub use crate::client::{Reply, Smtp};
+    pub use crate::ledger::{Ledger, Pump};
     pub use crate::letter::Letter;
     pub use crate::process::Daemon;
     pub use crate::relay::Relay;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use mail::Clock;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,6 +18,9 @@ use crate::process::{self, Daemon, descendants};
 
 /// Time within which the relay must listen, also on a busy machine and under strace.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// Every listener that the file has.
+const LISTENERS: [&str; 4] = ["smtp", "submission", "submissions", "api"];
 
 /// The binary under test: `POSTHOUSE_BIN`, or the one beside this program in the target directory.
 pub fn binary() -> PathBuf {
@@ -37,6 +41,7 @@ pub struct Builder {
     sections: BTreeMap<String, String>,
     tail: String,
     listener_extra: String,
+    fixed_ports: bool,
     data_dir: Option<PathBuf>,
     wrapper: Vec<OsString>,
     env: Vec<(String, OsString)>,
@@ -56,6 +61,7 @@ impl Default for Builder {
             sections,
             tail: String::new(),
             listener_extra: String::new(),
+            fixed_ports: false,
             data_dir: None,
             wrapper: Vec::new(),
             env: Vec::new(),
@@ -103,6 +109,13 @@ impl Builder {
     #[must_use]
     pub fn listeners(mut self, lines: &str) -> Self {
         self.listener_extra = lines.to_owned();
+        self
+    }
+
+    /// Listens on ports that stay the same over restarts, for clients that know nothing of them.
+    #[must_use]
+    pub fn fixed_ports(mut self) -> Self {
+        self.fixed_ports = true;
         self
     }
 
@@ -164,8 +177,9 @@ impl Builder {
     fn render(&self, data: &Path) -> String {
         let mut text = format!("hostname = \"relay.test\"\ndata_dir = \"{}\"\n\n", data.display());
         for mode in ["smtp", "submission", "submissions"] {
-            writeln!(text, "[[listener]]\nname = \"{mode}\"\naddress = [\"127.0.0.1:0\"]\nmode = \"{mode}\"")
-                .unwrap();
+            let port = if self.fixed_ports { crate::wait::free_port() } else { 0 };
+            writeln!(text, "[[listener]]\nname = \"{mode}\"\nmode = \"{mode}\"").unwrap();
+            writeln!(text, "address = [\"127.0.0.1:{port}\"]").unwrap();
             writeln!(text, "auth_without_tls = [\"127.0.0.0/8\"]\n{}\n", self.listener_extra).unwrap();
         }
         writeln!(text, "[relay]\nnetworks = {}", list(&self.networks)).unwrap();
@@ -271,12 +285,37 @@ impl Relay {
     /// Waits until every listener of the file has said where it listens.
     #[track_caller]
     pub fn await_listening(&mut self) {
-        let daemon = self.daemon.as_mut().unwrap();
-        for name in ["smtp", "submission", "submissions", "api"] {
-            let addr = daemon
-                .wait_line(&format!("listening name={name}"), START_WITHIN, 0, |line| listening(line, name));
-            self.ports.insert(name.to_owned(), addr);
+        assert!(self.try_await_listening(START_WITHIN), "it did not come up:\n{}", self.daemon().output());
+    }
+
+    /// Waits until it listens or has ended; tells which.
+    pub fn try_await_listening(&mut self, within: Duration) -> bool {
+        let clock = Clock::system();
+        while clock.mono().0 < within {
+            let daemon = self.daemon.as_mut().unwrap();
+            let output = daemon.output();
+            for name in LISTENERS {
+                if let Some(addr) = output.lines().find_map(|line| listening(line, name)) {
+                    self.ports.insert(name.to_owned(), addr);
+                }
+            }
+            if self.ports.len() == LISTENERS.len() {
+                return true;
+            }
+            if daemon.exited().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(3));
         }
+        false
+    }
+
+    /// Address of the smtp listener as the file has it, for asking before the relay says anything (fixed ports only).
+    #[track_caller]
+    pub fn smtp_port_of_file(&self) -> SocketAddr {
+        let text = fs::read_to_string(&self.config).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("address = [\"")).unwrap();
+        line.trim_end_matches("\"]").parse().unwrap()
     }
 
     /// Address of the listener called `name`.

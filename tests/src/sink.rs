@@ -98,7 +98,8 @@ pub fn reply(line: &str) -> Act {
     Act::Reply(line.to_owned())
 }
 
-type Script = dyn Fn(&Stage<'_>) -> Act + Send + Sync;
+/// Decides what a sink does at a stage.
+pub type Script = dyn Fn(&Stage<'_>) -> Act + Send + Sync;
 
 /// How a sink behaves.
 #[derive(Clone)]
@@ -111,9 +112,12 @@ pub struct Options {
     pub certificate: Option<Certificate>,
     /// TLS from the first octet.
     pub implicit_tls: bool,
+    /// Octets sent in the clear straight behind the reply to STARTTLS, as a man in the middle would.
+    pub inject_after_starttls: Vec<u8>,
     /// Whether content is kept; without it only the envelope is (for loads that would not fit).
     pub keep_content: bool,
-    script: Arc<Script>,
+    /// Asked at every stage; see [`Options::script`].
+    pub script: Arc<Script>,
 }
 
 impl Default for Options {
@@ -125,6 +129,7 @@ impl Default for Options {
             lmtp: false,
             certificate: None,
             implicit_tls: false,
+            inject_after_starttls: Vec::new(),
             keep_content: true,
             script: Arc::new(|_| Act::Usual),
         }

@@ -20,6 +20,7 @@ pub struct Certificate {
     pub certificate: PathBuf,
     /// PEM file with the private key.
     pub key: PathBuf,
+    der: Vec<u8>,
     server: Arc<ServerConfig>,
 }
 
@@ -38,7 +39,12 @@ impl Certificate {
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], der)
             .unwrap();
-        Self { certificate, key, server: Arc::new(server) }
+        Self { certificate, key, der: made.cert.der().to_vec(), server: Arc::new(server) }
+    }
+
+    /// The certificate in DER.
+    pub fn der(&self) -> Vec<u8> {
+        self.der.clone()
     }
 
     /// The server's side of TLS over `stream`; the handshake happens with the first octets.

@@ -64,6 +64,9 @@ fn tests(profile: &str, filters: &[String]) -> Done {
     let name = format!("run-{}", std::process::id());
     let mut nextest = command("cargo", &["nextest", "run", "--workspace", "--profile", profile]);
     nextest.args(filters).env(leftovers::MARK, &name).env("POSTHOUSE_NEIGHBOURS", cache());
+    // Programs that were only unpacked are found behind all others.
+    let path = std::env::var("PATH").unwrap_or_default();
+    nextest.env("PATH", format!("{path}:/usr/sbin:/sbin:{}", cache().join("root/usr/bin").display()));
     if profile == "soak" {
         nextest.env("POSTHOUSE_SOAK", "1");
     }

@@ -22,8 +22,12 @@ pub struct Dns {
 impl Dns {
     /// Serves `zones`: a domain and its records, without SOA and NS, in master file form.
     pub fn serve(zones: &[(&str, &str)]) -> Self {
+        Self::serve_at(loopback(free_port()), zones)
+    }
+
+    /// The same on a given loopback port.
+    pub fn serve_at(addr: SocketAddr, zones: &[(&str, &str)]) -> Self {
         let dir = TempDir::with_prefix("knot-").unwrap();
-        let addr = loopback(free_port());
         let root = dir.path().display();
         let mut conf = format!(
             "server:\n    rundir: {root}\n    listen: 127.0.0.1@{}\n    udp-workers: 1\n    tcp-workers: 1\n\

@@ -147,11 +147,15 @@ impl Session<'_> {
     }
 
     fn starttls(&mut self) -> Step {
-        let Some(certificate) = self.shared.options.lock().unwrap().certificate.clone() else {
-            return self.say("502 5.5.1 no TLS here");
+        let options = self.shared.options.lock().unwrap().clone();
+        let Some(certificate) = options.certificate else {
+            return self.act(&Stage::Other("STARTTLS"), "502 5.5.1 no TLS here").map(|_| ());
         };
-        self.say("220 2.0.0 go ahead")?;
-        if let Wire::Plain(stream) = &self.wire {
+        if let Wire::Plain(stream) = &mut self.wire {
+            // In one segment, so that both are there when the client reads.
+            stream.write_all(
+                &[b"220 2.0.0 go ahead\r\n".as_slice(), &options.inject_after_starttls].concat(),
+            )?;
             self.wire = Wire::Tls(Box::new(certificate.accept(stream.try_clone()?)));
             self.now.tls = true;
             self.unread.clear();

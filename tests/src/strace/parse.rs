@@ -42,6 +42,11 @@ impl Call {
         matches!(self.name.as_str(), "fsync" | "fdatasync") && self.result == 0
     }
 
+    /// Whether it synced `file` with success.
+    pub fn is_sync_of(&self, file: &Path) -> bool {
+        self.is_sync() && self.path == file
+    }
+
     /// Whether it is the making of `file`.
     pub(super) fn makes(&self, file: &Path) -> bool {
         match self.name.as_str() {

@@ -1,0 +1,47 @@
+//! The plug is pulled: the file system stops without flushing anything, under load and straight after the last 250.
+
+use posthouse_tests::disk::Disk;
+use posthouse_tests::needs;
+use posthouse_tests::prelude::*;
+
+/// Cuts the power of a relay that cannot deliver, mounts the disk again, and wants everything that was acknowledged.
+fn cut(rounds: usize, clients: usize, idle: bool) {
+    let mut disk = Disk::ext4(512);
+    let port = free_port();
+    let next = format!("smtp://127.0.0.1:{port}");
+    let mut relay =
+        Relay::builder().fixed_ports().data_dir(&disk.path().join("data")).route(&[], &next).start();
+    let ledger = Ledger::default();
+    for round in 0..rounds {
+        let pump = Pump::into(&ledger, relay.smtp(), clients, 5_000, &["one.example", "two.example"]);
+        let wanted = ledger.count() + 50 + round * 13;
+        eventually("letters are taken", Duration::from_secs(30), || (ledger.count() >= wanted).then_some(()));
+        if idle {
+            pump.stop();
+            disk.power_cut();
+            relay.kill9();
+        } else {
+            disk.power_cut();
+            relay.kill9();
+            pump.stop();
+        }
+        disk.power_on();
+        relay.start();
+    }
+    let sink = Sink::on(posthouse_tests::wait::loopback(port), posthouse_tests::sink::Options::default());
+    assert_eq!(ledger.settle(&sink, Duration::from_secs(60)), 0);
+    assert!(ledger.count() >= rounds * 50);
+    relay.kill9();
+}
+
+#[test]
+fn under_load() {
+    needs!("mounts", "mkfs.ext4", "python3");
+    cut(if std::env::var_os("POSTHOUSE_SOAK").is_some() { 40 } else { 4 }, 8, false);
+}
+
+#[test]
+fn straight_after_the_last_250() {
+    needs!("mounts", "mkfs.ext4", "python3");
+    cut(if std::env::var_os("POSTHOUSE_SOAK").is_some() { 20 } else { 3 }, 3, true);
+}
