@@ -30,6 +30,7 @@ pub struct Link {
     engine: Arc<Engine>,
     destination: Destination,
     open: Option<Connection>,
+    unreachable: Option<Outcome>,
     record: Transcript,
     prepared: Prepared,
 }
@@ -37,7 +38,7 @@ pub struct Link {
 impl Link {
     pub(crate) fn new(engine: Arc<Engine>, destination: Destination) -> Self {
         let record = Transcript::new(engine.settings().transcript_max);
-        Self { engine, destination, open: None, record, prepared: Prepared::default() }
+        Self { engine, destination, open: None, unreachable: None, record, prepared: Prepared::default() }
     }
 
     /// Where it goes.
@@ -45,9 +46,25 @@ impl Link {
         &self.destination
     }
 
-    /// Whether a connection is open that the next attempt can use.
+    /// Whether the next attempt needs no new connection: one is open, or none is needed for this destination.
     pub fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() || matches!(self.destination, Destination::Maildir(_) | Destination::Discard)
+    }
+
+    /// What the last attempt met, if it found no way to the destination: no host could be reached, or all of them
+    /// turned us away before the first message.
+    pub fn unreachable(&self) -> Option<&Outcome> {
+        self.unreachable.as_ref()
+    }
+
+    /// Ready when the peer has closed the connection, or says something unasked, which comes down to the same. Never
+    /// ready without a connection. Safe to drop.
+    pub async fn closed_by_peer(&mut self) {
+        match &mut self.open {
+            Some(connection) => connection.wire.unasked().await,
+            None => std::future::pending().await,
+        }
+        self.open = None;
     }
 
     /// Ends the connection with QUIT.
@@ -74,6 +91,7 @@ impl Link {
             transcript: None,
         };
         self.record.clear();
+        self.unreachable = None;
         match &self.destination {
             Destination::Discard => self.by_our_word(job, &mut attempt, &discarded()),
             Destination::Sandbox => self.by_our_word(job, &mut attempt, &not_to_be_sent()),
@@ -116,7 +134,11 @@ impl Link {
         while !left.is_empty() {
             let mut connection = match self.connection(&mut way, &settings, attempt).await {
                 Ok(connection) => connection,
-                Err(outcome) => return settle(all, &mut left, &mut attempt.outcomes, &outcome),
+                Err(outcome) => {
+                    let is_first = left.len() == all.len() && outcome.disposition == Disposition::Deferred;
+                    self.unreachable = is_first.then(|| outcome.clone());
+                    return settle(all, &mut left, &mut attempt.outcomes, &outcome);
+                }
             };
             attempt.dsn = connection.session.capabilities().dsn;
             let (before, remembered) = (attempt.outcomes.len(), left.clone());

@@ -113,6 +113,15 @@ impl Wire {
         Poll::Pending
     }
 
+    /// Waits until the peer closes the connection or says something that nobody asked for.
+    pub(crate) async fn unasked(&mut self) {
+        if self.input.is_empty() {
+            self.input.reserve(READ);
+            let read = self.stream.read_buf(&mut self.input).await;
+            tracing::trace!(?read, "an idle connection is over");
+        }
+    }
+
     /// Ends the connection; TLS says so to the peer.
     pub(crate) async fn shut(mut self, limit: Duration) {
         let shut = timeout(limit, self.stream.shutdown()).await;

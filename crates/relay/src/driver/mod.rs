@@ -156,7 +156,10 @@ impl Driver {
         drop(idle);
         self.0.tasks.close();
         if tokio::time::timeout(patience, self.0.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.0.tasks.len(), "deliveries under way were cut off; they will be tried again");
+            tracing::warn!(
+                left = self.0.tasks.len(),
+                "deliveries under way were cut off; they will be tried again"
+            );
         }
     }
 

@@ -29,8 +29,10 @@ impl Driver {
         log(&waiting, &attempt, &decision);
         let mut prepared = Vec::new();
         for (kind, recipients) in reports_due(&waiting, &attempt, &decision) {
-            let subject = Subject { waiting: &waiting, attempt: &attempt, decision: &decision, now: now.wall };
-            prepared.extend(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
+            let subject =
+                Subject { waiting: &waiting, attempt: &attempt, decision: &decision, now: now.wall };
+            prepared
+                .extend(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
         }
         let (settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
         self.commit(settlement, decision.retry_at, reserved);
@@ -146,7 +148,9 @@ fn numbers(decision: &Decision, wanted: impl Fn(&Fate) -> bool) -> Vec<u16> {
 /// The outcome behind a fate.
 pub(super) fn outcome_of(fate: &Fate) -> &Outcome {
     match fate {
-        Fate::Delivered(outcome) | Fate::Refused(outcome) | Fate::Retry(outcome) | Fate::Expired(outcome) => outcome,
+        Fate::Delivered(outcome) | Fate::Refused(outcome) | Fate::Retry(outcome) | Fate::Expired(outcome) => {
+            outcome
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use deliver::{Job, Link};
-use mail::{Attempt, DeliveryId, Destination, Disposition, EnhancedStatus, Event, EventKind, Outcome, RecipientOutcome};
+use mail::{
+    Attempt, DeliveryId, Destination, Disposition, EnhancedStatus, Event, EventKind, Outcome,
+    RecipientOutcome,
+};
 use schedule::Next as Turn;
 use store::{Content, Next, Settlement, StoreError, Waiting};
 use tokio::sync::oneshot;
@@ -117,7 +120,7 @@ async fn deliver_one(
     let job = Job { waiting, content, full_transcript: false };
     let attempt = link.attempt(&job).await;
     let state = match link.unreachable() {
-        Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome)),
+        Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),
         None => link_state(link),
     };
     (state, Done::Attempted(Box::new(job.waiting), Some(job.content), attempt))
