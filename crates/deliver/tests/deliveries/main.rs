@@ -1,0 +1,19 @@
+//! Deliveries to peers of all kinds: peers written here that do what no server should, and the real neighbours
+//! (Postfix's smtp-sink, Dovecot's LMTP server, Knot for the DNS). A neighbour that is missing is a failure that names
+//! its Debian package.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+
+mod callout;
+mod content;
+mod dovecot;
+mod exchangers;
+mod files;
+mod odd_peers;
+mod peer;
+mod reuse;
+mod sink;
+mod smart_hosts;
+mod support;
+mod tls;
+mod transactions;

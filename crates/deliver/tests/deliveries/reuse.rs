@@ -1,0 +1,120 @@
+//! One connection for many messages, and what happens when it is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deliver::SmartHost;
+
+use crate::peer::{Act, Behaviour, Peer, bye, say};
+use crate::support::{Rig, attempt, outcomes, smtp, until};
+
+#[tokio::test]
+async fn many_messages_over_one_connection() {
+    let (rig, peer) = (Rig::new(), Peer::new(Behaviour::good()).await);
+    let mut link = rig.link(&smtp(peer.at));
+    for _ in 0..20 {
+        let job = rig.letter(&["a@example.net"]).await;
+        let attempt = attempt(&mut link, &job).await;
+        assert_eq!(outcomes(&attempt), "+250");
+        assert_eq!(attempt.remote.unwrap().name, "127.0.0.1");
+        assert!(link.is_open());
+    }
+    link.close().await;
+    assert!(!link.is_open());
+    assert_eq!(
+        peer.seen(|s| (s.connections, s.messages.len(), s.count("QUIT"), s.count("RSET"))),
+        (1, 20, 1, 0)
+    );
+}
+
+/// A peer closes idle connections; it may say so first. The message knows nothing of it.
+#[tokio::test]
+async fn a_stale_connection_is_opened_anew_without_an_attempt_being_lost() {
+    for last in [Act::Close, bye("421 4.4.2 timeout")] {
+        let once = Behaviour::good().on("MAIL", [say("250 ok"), last]);
+        let (rig, peer) = (Rig::new(), Peer::by_turns(vec![once, Behaviour::good()]).await);
+        let mut link = rig.link(&smtp(peer.at));
+        let job = rig.letter(&["a@example.net", "b@example.net"]).await;
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250 +250");
+        let again = attempt(&mut link, &job).await;
+        assert_eq!(outcomes(&again), "+250 +250");
+        assert_eq!(peer.seen(|s| (s.connections, s.messages.len())), (2, 2));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_closed_while_idle_is_noticed() {
+    let (rig, first) = (Rig::new(), Peer::new(Behaviour::good()).await);
+    let mut link = rig.link(&smtp(first.at));
+    let job = rig.letter(&["a@example.net"]).await;
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    let once = Behaviour::good();
+    drop(first);
+    // The listener is gone, the conversation lives until the client leaves: close it from this side.
+    link.close().await;
+    let gone = attempt(&mut link, &job).await;
+    assert_eq!(outcomes(&gone), "~4.4.1");
+    assert!(gone.transcript.is_some_and(|t| t.contains("refused")));
+    drop(once);
+}
+
+/// Opened anew once, not for ever.
+#[tokio::test]
+async fn a_peer_that_always_hangs_up_is_a_deferral() {
+    let first = Behaviour::good().on("MAIL", [say("250 ok"), Act::Close]);
+    let always = Behaviour::good().on("MAIL", [Act::Close]);
+    let (rig, peer) = (Rig::new(), Peer::by_turns(vec![first, always]).await);
+    let mut link = rig.link(&smtp(peer.at));
+    let job = rig.letter(&["a@example.net"]).await;
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "~4.4.2");
+    assert_eq!(peer.seen(|s| s.connections), 2);
+}
+
+#[tokio::test]
+async fn mailmax_is_kept_over_many_messages() {
+    let (rig, peer) = (Rig::new(), Peer::new(Behaviour::offering(&["PIPELINING", "LIMITS MAILMAX=2"])).await);
+    let mut link = rig.link(&smtp(peer.at));
+    for _ in 0..5 {
+        let job = rig.letter(&["a@example.net"]).await;
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    }
+    assert_eq!(peer.seen(|s| (s.connections, s.messages.len(), s.count("QUIT"))), (3, 5, 2));
+}
+
+/// After a reload, the next message goes where the new settings say.
+#[tokio::test]
+async fn new_settings_mean_a_new_connection() {
+    let (old, new) = (Peer::new(Behaviour::good()).await, Peer::new(Behaviour::good()).await);
+    let rig = Rig::new();
+    let point_to = |at| {
+        let mut settings = (*rig.engine.settings()).clone();
+        let hosts = vec![crate::support::host_port(at)];
+        let host = SmartHost::new("up", hosts, deliver::SmartHostTls::None, None);
+        settings.smarthosts.insert("up".into(), Arc::new(host));
+        rig.engine.configure(settings);
+    };
+    point_to(old.at);
+    let mut link = rig.link(&mail::Destination::SmartHost("up".into()));
+    let job = rig.letter(&["a@example.net"]).await;
+    for _ in 0..2 {
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    }
+    point_to(new.at);
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    assert_eq!((old.messages().len(), new.messages().len()), (2, 1));
+    until("the old connection is closed", || old.seen(|s| s.closed) == 1).await;
+}
+
+/// An attempt that is dropped half-way leaves no connection behind that is out of step.
+#[tokio::test]
+async fn a_dropped_attempt_leaves_nothing_behind() {
+    let first = Behaviour::good().on("DATA", [Act::Hang]);
+    let (rig, peer) = (Rig::new(), Peer::by_turns(vec![first, Behaviour::good()]).await);
+    let mut link = rig.link(&smtp(peer.at));
+    let job = rig.letter(&["a@example.net"]).await;
+    let cut = tokio::time::timeout(Duration::from_millis(300), link.attempt(&job)).await;
+    assert!(cut.is_err() && !link.is_open());
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    assert_eq!(peer.seen(|s| (s.connections, s.messages.len())), (2, 1));
+}
