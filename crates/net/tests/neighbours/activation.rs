@@ -6,17 +6,24 @@ use std::net::TcpStream;
 use net::{Activation, Listener};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Neighbour, PATIENCE, free_address};
+use crate::support::{Neighbour, PATIENCE, as_child, child, free_address};
 
-#[test]
-fn sockets_come_from_the_service_manager() {
+#[tokio::test]
+async fn sockets_come_from_the_service_manager() {
+    if as_child().is_some() {
+        return serve_what_was_given().await;
+    }
     let dir = tempfile::TempDir::new().unwrap();
     let (smtp, submission) = (free_address(), free_address());
     let mut relay = Neighbour::start("systemd-socket-activate", "systemd", dir.path(), |c| {
         c.arg(format!("--listen={smtp}")).arg(format!("--listen={submission}"));
         c.arg("--fdname=smtp:submission");
-        c.arg(std::env::current_exe().unwrap());
-        c.args(["--exact", "activation::child_serves_what_it_was_given", "--ignored", "--nocapture"]);
+        // It hands on no more of the environment than it is told to.
+        let test = child("activation::sockets_come_from_the_service_manager", "1");
+        for (name, value) in test.get_envs() {
+            c.arg("-E").arg(format!("{}={}", name.display(), value.unwrap().display()));
+        }
+        c.arg(test.get_program()).args(test.get_args());
     });
     // The first connection makes systemd start the relay and waits in the queue until it is there.
     for (at, greeting) in [(submission, "submission"), (smtp, "smtp")] {
@@ -35,10 +42,7 @@ fn sockets_come_from_the_service_manager() {
     assert!(relay.wait().success(), "{}", relay.said());
 }
 
-/// The other half of the test above; run in the process that systemd starts.
-#[tokio::test]
-#[ignore = "started by the test above"]
-async fn child_serves_what_it_was_given() {
+async fn serve_what_was_given() {
     let mut given = Activation::from_env().unwrap();
     assert!(given.take("nonsense").is_empty());
     for name in ["submission", "smtp"] {

@@ -1,7 +1,6 @@
 //! No file descriptors left: the listener waits without spinning, and goes on when there are some again.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use net::Listener;
@@ -9,22 +8,20 @@ use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, as_child, child};
 
-#[test]
-fn running_out_of_descriptors_is_waited_out() {
+#[tokio::test]
+async fn running_out_of_descriptors_is_waited_out() {
+    if as_child().is_some() {
+        return run_out().await;
+    }
     // In a process of its own: the limit would hit the other tests.
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "exhaustion::child_runs_out", "--ignored", "--nocapture"])
-        .output()
-        .unwrap();
+    let output = child("exhaustion::running_out_of_descriptors_is_waited_out", "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
-#[tokio::test]
-#[ignore = "started by the test above"]
-async fn child_runs_out() {
+async fn run_out() {
     let listener = Listener::bind(&["127.0.0.1:0".parse::<SocketAddr>().unwrap()]).unwrap();
     let at = listener.addresses().next().unwrap();
     let client = TcpStream::connect(at).await.unwrap();

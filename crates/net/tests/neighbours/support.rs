@@ -74,6 +74,21 @@ impl Drop for Neighbour {
     }
 }
 
+/// Set in a process that plays the other half of a test, with what it needs to know.
+const CHILD: &str = "POSTHOUSE_TEST_CHILD";
+
+/// What the other half was given; none in the test itself.
+pub(crate) fn as_child() -> Option<String> {
+    std::env::var(CHILD).ok()
+}
+
+/// The test of this name, run in a process of its own as the other half.
+pub(crate) fn child(test: &str, given: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(CHILD, given);
+    command
+}
+
 /// Looks in PATH, in sbin, and where `cargo xtask test` unpacks what it does not install.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
