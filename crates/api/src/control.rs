@@ -11,7 +11,7 @@ use store::{Action, ChangedDelivery, Store};
 
 use crate::problem::Problem;
 use crate::submit::Upload;
-use crate::types::{BackupReport, Envelope, ExplainRequest, Explanation, Reloaded, Status};
+use crate::types::{BackupReport, Envelope, ExplainRequest, Explanation, Probe, Reloaded, Status};
 
 /// What the program lends to the API. Implemented by the running relay, and by the command line for one that is
 /// stopped.
@@ -46,6 +46,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// What would happen to a message, by the functions that the pipeline itself calls. Sends nothing.
     fn explain(&self, ask: ExplainRequest) -> impl Future<Output = Result<Explanation, Problem>> + Send;
+
+    /// Connects and logs in to a smart host as a delivery would, and sends nothing.
+    fn probe(&self, smarthost: &str) -> impl Future<Output = Result<Probe, Problem>> + Send;
 
     /// Takes a message from `posthouse sendmail` as a submission; `Ok` means on stable storage. `by` is who called.
     fn submit(

@@ -157,10 +157,10 @@ fn action_of(name: &str, ask: &QueueChange) -> Result<Action, Problem> {
                 .as_deref()
                 .ok_or_else(|| Problem::invalid("reroute needs `to`, as a route says it"))?;
             let to = to.parse::<Destination>().map_err(|e| Problem::invalid(e.to_string()))?;
-            if let Destination::Mx(domain) = &to {
-                if mail::domain_to_ascii(domain).is_none() {
-                    return Err(Problem::invalid(format!("{domain:?} is no domain")));
-                }
+            if let Destination::Mx(domain) = &to
+                && mail::domain_to_ascii(domain).is_none()
+            {
+                return Err(Problem::invalid(format!("{domain:?} is no domain")));
             }
             Action::Reroute { to }
         }

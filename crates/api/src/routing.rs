@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, post};
 use directory::{DirectoryError, NewRoute, Secret};
 
 use crate::accounts::absent;
@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::router::page;
-use crate::types::{Page, Paging, Route, RouteNew, SmartHost, SmartHostNew, Source};
+use crate::types::{Page, Paging, Probe, Route, RouteNew, SmartHost, SmartHostNew, Source};
 
 /// What is put before the number of a route of the configuration file.
 const CONFIG: &str = "config-";
@@ -22,6 +22,7 @@ pub(crate) fn routes<C: Control>() -> Router<C> {
         .route("/api/routes/{id}", get(show::<C>).put(set::<C>).delete(remove::<C>))
         .route("/api/smarthosts", get(hosts::<C>).post(add_host::<C>))
         .route("/api/smarthosts/{name}", get(host::<C>).put(set_host::<C>).delete(remove_host::<C>))
+        .route("/api/smarthosts/{name}/probe", post(probe::<C>))
 }
 
 fn source(source: directory::Source) -> Source {
@@ -203,4 +204,9 @@ async fn remove_host<C: Control>(
     control.directory().remove_smarthost(&name, &by).await?;
     control.directory_changed().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn probe<C: Control>(State(control): State<C>, Name(name): Name) -> Result<axum::Json<Probe>, Problem> {
+    known_smarthost(&control, &name)?;
+    control.probe(&name).await.map(axum::Json)
 }

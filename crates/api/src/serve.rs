@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use axum::http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
@@ -76,58 +78,78 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
 
 /// Serves the management API until `shutdown` is ready. Only root and the relay's own user are answered.
 pub async fn serve_socket(listener: UnixListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let own = nix::unistd::geteuid().as_raw();
-    let accept = async || {
+    serve(Doorkeeper { listener, own: nix::unistd::geteuid().as_raw() }, router, shutdown).await;
+}
+
+/// Serves health checks and metrics until `shutdown` is ready.
+pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    serve(listener, router, shutdown).await;
+}
+
+/// Lets clients in and marks their requests.
+trait Door {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// What is known of a client.
+    type Peer: Clone + Send + Sync + 'static;
+
+    /// The next client.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+    type Peer = ConnectInfo<SocketAddr>;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Self::Peer)> {
+        let (stream, address) = TcpListener::accept(self).await?;
+        Ok((stream, ConnectInfo(address)))
+    }
+}
+
+/// Asks who is on the other side of the socket.
+struct Doorkeeper {
+    listener: UnixListener,
+    own: u32,
+}
+
+impl Door for Doorkeeper {
+    type Stream = UnixStream;
+    type Peer = Actor;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Actor)> {
         loop {
-            let (stream, _) = listener.accept().await?;
-            match peer(&stream) {
-                Ok(uid) if uid == 0 || uid == own => return Ok((stream, Actor::of_uid(uid))),
+            let (stream, _) = self.listener.accept().await?;
+            match stream.peer_cred().map(|peer| peer.uid()) {
+                Ok(uid) if may_manage(uid, self.own) => return Ok((stream, Actor::of_uid(uid))),
                 Ok(uid) => {
-                    tracing::warn!(uid, "refused on the management socket: neither root nor our own user")
+                    tracing::warn!(uid, "refused on the management socket: neither root nor our own user");
                 }
                 Err(error) => {
                     tracing::warn!(%error, "refused on the management socket: the peer is not known")
                 }
             }
         }
-    };
-    let with_actor = |actor: &Actor, request: &mut Request<Body>| {
-        request.extensions_mut().insert(actor.clone());
-    };
-    serve(accept, with_actor, router, shutdown).await;
+    }
 }
 
-fn peer(stream: &UnixStream) -> io::Result<u32> {
-    stream.peer_cred().map(|peer| peer.uid())
+/// Whether this user may manage a relay that runs as `own`.
+fn may_manage(uid: u32, own: u32) -> bool {
+    uid == 0 || uid == own
 }
 
-/// Serves health checks and metrics until `shutdown` is ready.
-pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let accept = async || listener.accept().await;
-    let with_address = |address: &std::net::SocketAddr, request: &mut Request<Body>| {
-        request.extensions_mut().insert(ConnectInfo(*address));
-    };
-    serve(accept, with_address, router, shutdown).await;
-}
-
-async fn serve<S, P>(
-    accept: impl AsyncFn() -> io::Result<(S, P)>,
-    mark: impl Fn(&P, &mut Request<Body>) + Clone + Send + 'static,
-    router: Router,
-    shutdown: impl Future<Output = ()>,
-) where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    P: Clone + Send + 'static,
-{
+async fn serve<D: Door>(door: D, router: Router, shutdown: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_MAX);
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = accept() => accepted,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, door.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = &mut shutdown => break,
         };
         let (stream, peer) = match accepted {
@@ -139,10 +161,10 @@ async fn serve<S, P>(
                 continue;
             }
         };
-        let (router, mark) = (router.clone(), mark.clone());
+        let router = router.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
-            mark(&peer, &mut request);
+            request.extensions_mut().insert(peer.clone());
             let router = router.clone();
             async move {
                 Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {}))

@@ -1,6 +1,8 @@
 //! The handle: the published snapshot, the way to the writer, and password verification.
 
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -82,6 +84,21 @@ impl Directory {
         };
         self.send(Job::Config(Box::new(set), done))?;
         wait.await.map_err(|_| DirectoryError::Closed)
+    }
+
+    /// Writes a consistent copy of the directory to `file`, which must not be there, while everything goes on.
+    ///
+    /// # Errors
+    /// The disk, or the directory is closed.
+    pub async fn backup(&self, file: PathBuf) -> Result<(), DirectoryError> {
+        self.read(move |db| {
+            let made = |source| DirectoryError::Io { path: file.clone(), source };
+            // Made here, so that nobody else can read it while SQLite fills it; it takes an empty file.
+            let copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(made)?;
+            db.execute("VACUUM INTO $1", [file.to_string_lossy()])?;
+            copy.sync_all().map_err(made)
+        })
+        .await
     }
 
     /// Waits for what was asked and closes the file. Later changes are refused; reading goes on.

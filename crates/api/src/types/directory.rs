@@ -270,3 +270,28 @@ pub struct SmartHostNew {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
+
+/// What was found about a smart host: connect, TLS, EHLO, AUTH, QUIT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The smart host.
+    pub name: String,
+    /// One step for each of its hosts.
+    pub steps: Vec<ProbeStep>,
+}
+
+/// What was found about one host of a smart host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeStep {
+    /// `host:port`.
+    pub host: String,
+    /// Whether mail could be sent there.
+    pub ok: bool,
+    /// What works, or what is wrong, in words.
+    pub text: String,
+    /// How the connection was protected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// The dialogue, without passwords.
+    pub transcript: String,
+}

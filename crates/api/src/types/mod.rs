@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use directory::{
     Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, Key, KeyChange, KeyMade,
-    KeyNew, Org, OrgChange, OrgNew, Route, RouteNew, SmartHost, SmartHostNew, Source,
+    KeyNew, Org, OrgChange, OrgNew, Probe, ProbeStep, Route, RouteNew, SmartHost, SmartHostNew, Source,
 };
 pub use operate::{
     BackupAsk, BackupReport, DamagedMessage, Envelope, ExplainRequest, ExplainedRecipient, Explanation,

@@ -105,15 +105,15 @@ impl Walk<'_> {
             DeValue::Integer(number) => {
                 let number = i64::from_str_radix(number.as_str(), number.radix());
                 let bound = |key: &str| schema[key].as_f64();
-                if let (Ok(number), Some(least)) = (&number, bound("minimum")) {
-                    if (*number as f64) < least {
-                        self.error(format!("`{path}` has to be at least {least}"), span.clone(), None);
-                    }
+                if let (Ok(number), Some(least)) = (&number, bound("minimum"))
+                    && (*number as f64) < least
+                {
+                    self.error(format!("`{path}` has to be at least {least}"), span.clone(), None);
                 }
-                if let (Ok(number), Some(most)) = (&number, bound("maximum")) {
-                    if *number as f64 > most {
-                        self.error(format!("`{path}` has to be at most {most}"), span, None);
-                    }
+                if let (Ok(number), Some(most)) = (&number, bound("maximum"))
+                    && *number as f64 > most
+                {
+                    self.error(format!("`{path}` has to be at most {most}"), span, None);
                 }
             }
             DeValue::String(text) => {

@@ -10,19 +10,19 @@ use super::values::Secret;
 use super::{Config, Listener, Mode, Recipients, keys, reference, validate};
 
 impl Config {
-    /// Reads a file; without one, everything is by default and relative to the current directory.
+    /// Reads a file.
     ///
     /// # Errors
     /// [`ConfigErrors`] lists everything that is wrong, with its place in the file.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigErrors> {
-        let Some(path) = path else { return Self::parse("", None) };
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             ConfigErrors::plain(format!("{} cannot be read: {e}", path.display()), Some(path))
         })?;
         Self::parse(&text, Some(path))
     }
 
-    /// Reads a text as if it came from `path`.
+    /// Reads a text as if it came from `path`; an empty text without a path is the configuration where there is no file,
+    /// relative to the current directory.
     ///
     /// # Errors
     /// As [`Config::load`].

@@ -18,10 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diagnose::{ConfigError, ConfigErrors, Source};
 pub use reference::{reference, schema};
-pub use routing::{
-    Delivery, Dns, Recipients, Relay, RelayNetwork, Route, RouteTo, SmartHost, SmartHostTls,
-    is_domain_pattern, is_sender_pattern,
-};
+pub use routing::{Delivery, Dns, Recipients, Relay, RelayNetwork, Route, RouteTo, SmartHost, SmartHostTls};
 pub use service::{
     Acme, Api, BareNewline, Challenge, History, Limits, Listener, Log, LogFormat, Mode, Queue, Store,
     StoreEngine, Tls,

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mail::{Address, Destination, HostPort, domain_to_ascii};
+use mail::{Destination, HostPort};
 use net::Network;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
@@ -201,26 +201,13 @@ pub struct Route {
     /// Recipient domains: `"example.net"`, or `"*.example.net"` for everything below it. Empty: any.
     #[serde(default)]
     pub domains: Vec<String>,
-    /// Envelope senders: `"ann@example.net"`, `"*@example.net"`, or `"*@*.example.net"`. Empty: any, the null sender
-    /// too.
+    /// Envelope senders: `"ann@example.net"`, `"*@example.net"`, `"*@*.example.net"`, or `"<>"` for the null sender.
+    /// Empty: any, the null sender too.
     #[serde(default)]
     pub senders: Vec<String>,
     /// Where to: `smtp://host:port` (TLS when offered), `lmtp://host:port`, `lmtp:/socket`,
     /// `maildir:/path/{domain}/{user}`, `smarthost:NAME`, `mx`, `sandbox` (caught and shown instead of sent) or `discard`.
     pub to: RouteTo,
-}
-
-/// Whether this can be an entry of `domains`: a domain, or `*.` and a domain.
-pub fn is_domain_pattern(text: &str) -> bool {
-    domain_to_ascii(text.strip_prefix("*.").unwrap_or(text)).is_some()
-}
-
-/// Whether this can be an entry of `senders`: an address, `*@domain`, or `*@*.domain`.
-pub fn is_sender_pattern(text: &str) -> bool {
-    match text.strip_prefix("*@") {
-        Some(domain) => is_domain_pattern(domain),
-        None => Address::parse(text).is_ok(),
-    }
 }
 
 /// How connections to a smart host are protected.
@@ -281,16 +268,9 @@ pub struct Delivery {
     /// Connections at a time over all destinations.
     #[schemars(range(min = 1))]
     pub connections: usize,
-    /// Messages over one connection before it is closed.
-    #[schemars(range(min = 1))]
-    pub messages_per_connection: u32,
     /// Recipients in one transaction, unless the peer announces fewer.
     #[schemars(range(min = 1))]
     pub recipients_per_transaction: usize,
-    /// Addresses to connect from; the one of the peer's family is used. Empty: the system chooses.
-    #[serde(with = "values::texts")]
-    #[schemars(with = "Vec<AsText<IpAddr>>")]
-    pub source: Vec<IpAddr>,
     /// The port of mail exchangers. Other than 25 only makes sense in tests.
     #[schemars(range(min = 1))]
     pub mx_port: u16,
@@ -330,9 +310,7 @@ impl Default for Delivery {
         Self {
             connections_per_destination: 20,
             connections: 500,
-            messages_per_connection: 1000,
             recipients_per_transaction: 100,
-            source: Vec::new(),
             mx_port: 25,
             idle: seconds(5),
             connect_timeout: seconds(30),

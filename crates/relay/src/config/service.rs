@@ -200,7 +200,7 @@ impl Default for Queue {
             retry: [1, 5, 15, 30, 60, 120, 240].into_iter().map(minutes).collect(),
             max_message_size: 50_000_000,
             window: 200,
-            active: 20_000,
+            active: 10_000,
             crashes: 3,
         }
     }
@@ -233,10 +233,14 @@ pub struct Limits {
     #[serde(with = "values::text")]
     #[schemars(with = "AsText<Duration>")]
     pub idle: Duration,
-    /// How long a session may last.
+    /// How long a session may last. A message that is under way is finished.
     #[serde(with = "values::text")]
     #[schemars(with = "AsText<Duration>")]
     pub session: Duration,
+    /// How long the content of one message may take to come in.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<Duration>")]
+    pub content: Duration,
     /// Errors in one session before it is closed (421).
     #[schemars(range(min = 1))]
     pub errors: u32,
@@ -256,9 +260,6 @@ pub struct Limits {
     /// `Received` fields in a message before it is taken for a loop (5.4.6).
     #[schemars(range(min = 10))]
     pub hops: usize,
-    /// Password checks at a time; argon2id takes about 20 MB each.
-    #[schemars(range(min = 1))]
-    pub password_checks: usize,
 }
 
 impl Default for Limits {
@@ -271,13 +272,13 @@ impl Default for Limits {
             disk_reserve: 256_000_000,
             idle: Duration::from_secs(300),
             session: Duration::from_secs(3600),
+            content: Duration::from_secs(1800),
             errors: 20,
             commands_without_mail: 100,
             messages_per_session: 10_000,
-            header_size: 1_048_576,
-            header_fields: 1000,
+            header_size: 524_288,
+            header_fields: 5000,
             hops: 100,
-            password_checks: 2,
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use directory::Pattern;
 use mail::{Destination, domain_to_ascii};
 
 use super::diagnose::{ConfigError, nearest};
-use super::{BareNewline, Config, Mode, RouteTo, is_domain_pattern, is_sender_pattern};
+use super::{BareNewline, Config, Mode, RouteTo};
 
 /// Everything that is impossible.
 pub(super) fn check(config: &Config) -> Vec<ConfigError> {
@@ -140,13 +141,13 @@ impl Validate<'_> {
         let config = self.config;
         for (i, route) in config.route.iter().enumerate() {
             for (k, domain) in route.domains.iter().enumerate() {
-                if !is_domain_pattern(domain) {
+                if !matches!(domain.parse::<Pattern>(), Ok(p) if p != Pattern::Null) {
                     let help = "\"example.com\", or \"*.example.com\" for everything below it";
                     self.wrong(&format!("route[{i}].domains[{k}]"), format!("{domain:?} is no domain"), help);
                 }
             }
             for (k, sender) in route.senders.iter().enumerate() {
-                if !is_sender_pattern(sender) {
+                if sender.parse::<Pattern>().is_err() {
                     let help = "\"ann@example.com\" or \"*@example.com\"";
                     self.wrong(&format!("route[{i}].senders[{k}]"), format!("{sender:?} is no sender"), help);
                 }
@@ -215,6 +216,7 @@ impl Validate<'_> {
             ("queue.lifetime", queue.lifetime),
             ("limits.idle", limits.idle),
             ("limits.session", limits.session),
+            ("limits.content", limits.content),
             ("history.keep", config.history.keep),
             ("delivery.connect_timeout", delivery.connect_timeout),
             ("delivery.greeting_timeout", delivery.greeting_timeout),

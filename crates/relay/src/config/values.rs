@@ -158,18 +158,6 @@ impl Text for std::net::SocketAddr {
     }
 }
 
-impl Text for std::net::IpAddr {
-    const WHAT: &'static str = "an IP address";
-    const FORMAT: &'static str = "address";
-    fn read(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|_| format!("{text:?} is no IP address, such as \"192.0.2.1\" or \"2001:db8::1\""))
-    }
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
 impl Text for mail::HostPort {
     const WHAT: &'static str = "a host and port such as \"smtp.example.com:587\"";
     const FORMAT: &'static str = "host:port";
@@ -283,7 +271,7 @@ impl Secret {
     }
 
     /// The secret itself.
-    pub fn reveal(&self) -> &str {
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -1,0 +1,218 @@
+//! What can only be looked at over the network: DNS, the way to other hosts, smart hosts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::types::Probe;
+use directory::Snapshot;
+use hyper::Method;
+use mail::Clock;
+use net::{DialOptions, ResolveError, Resolver, ResolverConfig, dial, is_public};
+use tokio::io::AsyncReadExt;
+
+use super::{Findings, uses_mx};
+use crate::cli::accounts::at;
+use crate::cli::client::{Client, NOTHING};
+use crate::cli::output::clean;
+use crate::config::Config;
+
+/// How long anything may take here.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(super) async fn look(
+    config: &Config,
+    snapshot: &Snapshot,
+    running: Option<&Client>,
+    reach: &str,
+    found: &mut Findings,
+) {
+    let mx = uses_mx(snapshot);
+    match Resolver::new(&ResolverConfig { servers: config.dns.servers.clone() }) {
+        Err(error) => found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers"),
+        Ok(resolver) => {
+            names(config, &resolver, mx, found).await;
+            if mx {
+                port_25(config, &resolver, reach, found).await;
+            }
+        }
+    }
+    smarthosts(config, snapshot, running, found).await;
+}
+
+/// Whether the DNS answers, and says of us what others want to hear.
+async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findings) {
+    let name = &config.hostname;
+    let addresses = match timed(resolver.addresses(name)).await {
+        Ok(addresses) => {
+            let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            found.ok("dns", format!("{name} is {}", list.join(", ")));
+            addresses
+        }
+        Err(error) if is_silent(&error) => {
+            let help = "correct /etc/resolv.conf, or set dns.servers to a resolver that answers";
+            if mx {
+                found.fail("dns", error.to_string(), help);
+            } else {
+                found.warn("dns", error.to_string(), help);
+            }
+            return;
+        }
+        Err(error) => {
+            let help = "give hostname an A or AAAA record: many servers refuse mail from a name without one";
+            if mx {
+                found.warn("dns", error.to_string(), help);
+            } else {
+                found.ok("dns", format!("{error}; with smart hosts alone that does not matter"));
+            }
+            Vec::new()
+        }
+    };
+    if !mx {
+        return;
+    }
+    let mut ours: Vec<IpAddr> = addresses.into_iter().filter(|ip| is_public(*ip)).collect();
+    ours.extend(sources().filter(|ip| is_public(*ip)));
+    ours.sort_unstable();
+    ours.dedup();
+    for ip in ours {
+        reverse(config, resolver, ip, found).await;
+    }
+}
+
+/// Whether an address leads back to our name (PTR), as receivers check.
+async fn reverse(config: &Config, resolver: &Resolver, ip: IpAddr, found: &mut Findings) {
+    let help = "ask whoever gives you the address to set its PTR record to hostname";
+    match timed(resolver.ptr(ip)).await {
+        Ok(names) if names.iter().any(|n| n.trim_end_matches('.').eq_ignore_ascii_case(&config.hostname)) => {
+            found.ok("dns", format!("{ip} leads back to {}", config.hostname));
+        }
+        Ok(names) => {
+            let text = format!("{ip} is called {}, not {}", names.join(", "), config.hostname);
+            found.warn("dns", text, help);
+        }
+        Err(error) => found.warn("dns", format!("{ip} has no name (PTR): {error}"), help),
+    }
+}
+
+/// The addresses that this machine sends from. Connecting a UDP socket sends nothing.
+fn sources() -> impl Iterator<Item = IpAddr> {
+    let pairs = [
+        (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), SocketAddr::from(([9, 9, 9, 9], 53))),
+        (
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+            SocketAddr::from(([0x2620, 0xfe, 0, 0, 0, 0, 0, 0xfe], 53)),
+        ),
+    ];
+    pairs.into_iter().filter_map(|(from, to)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    })
+}
+
+/// Whether mail exchangers elsewhere can be reached: many providers block port 25.
+async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut Findings) {
+    let answer = match timed(resolver.mx(reach)).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let help = "mail to other domains needs the DNS; check --reach DOMAIN asks about another domain";
+            return found.fail(
+                "port 25",
+                format!("the mail exchangers of {reach} are not known: {error}"),
+                help,
+            );
+        }
+    };
+    let port = config.delivery.mx_port;
+    let options = DialOptions {
+        timeout: PATIENCE,
+        allow_private: config.dns.allow_private_targets,
+        ..DialOptions::default()
+    };
+    let mut last = String::from("it has no addresses");
+    for host in answer.hosts.iter().take(2) {
+        for ip in timed(resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2) {
+            match greeting(SocketAddr::new(ip, port), &options).await {
+                Ok(text) => {
+                    let text = clean(&text);
+                    return found.ok("port 25", format!("{} [{ip}]:{port} answers: {text}", host.name));
+                }
+                Err(error) => last = error,
+            }
+        }
+    }
+    let help = "most providers block port 25 until asked to open it; else send through a smart host";
+    found.fail("port 25", format!("no mail exchanger of {reach} can be reached: {last}"), help);
+}
+
+async fn greeting(address: SocketAddr, options: &DialOptions) -> Result<String, String> {
+    let mut stream = dial(address, options).await.map_err(|e| e.to_string())?;
+    let mut text = [0; 200];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut text)).await;
+    let read = read.map_err(|_| format!("{address} says nothing"))?.map_err(|e| format!("{address}: {e}"))?;
+    let line = String::from_utf8_lossy(&text[..read]).lines().next().unwrap_or_default().to_owned();
+    if line.starts_with("220") { Ok(line) } else { Err(format!("{address} answers {line:?}")) }
+}
+
+/// Whether each smart host takes our login: by the running relay, which knows all passwords, or from here.
+async fn smarthosts(config: &Config, snapshot: &Snapshot, running: Option<&Client>, found: &mut Findings) {
+    let mut engine = None;
+    for host in snapshot.smarthosts() {
+        let probe = match running {
+            Some(client) => {
+                let path = format!("{}/probe", at("smarthosts", &host.name));
+                client.call::<Probe>(Method::POST, &path, NOTHING).await.map_err(|e| e.to_string())
+            }
+            None => {
+                let made = match engine.take() {
+                    Some(engine) => Ok(engine),
+                    None => self::engine(config, snapshot),
+                };
+                match made {
+                    Ok(made) => {
+                        let report = super::probe(&made, &host.name).await;
+                        engine = Some(made);
+                        report.map_err(|problem| problem.to_string())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match probe {
+            Err(error) => found.fail("smarthost", format!("{}: {error}", host.name), "see above"),
+            Ok(probe) => tell(&probe, found),
+        }
+    }
+}
+
+fn engine(config: &Config, snapshot: &Snapshot) -> Result<Arc<deliver::Engine>, String> {
+    let clock = Clock::system();
+    let settings = crate::service::delivering(config, snapshot, &clock).map_err(|e| e.to_string())?;
+    Ok(deliver::Engine::new(deliver::EngineConfig { settings, clock }))
+}
+
+fn tell(probe: &Probe, found: &mut Findings) {
+    let usable = probe.steps.iter().any(|step| step.ok);
+    for step in &probe.steps {
+        let text = format!("{} at {}: {}", probe.name, step.host, step.text);
+        if step.ok {
+            found.ok("smarthost", text);
+        } else if usable {
+            found.warn("smarthost", text, "another of its hosts works; correct this one or take it out");
+        } else {
+            found.fail("smarthost", text, "correct hosts, tls, username and password of this smart host");
+        }
+    }
+}
+
+fn is_silent(error: &ResolveError) -> bool {
+    matches!(error, ResolveError::Temporary { .. })
+}
+
+async fn timed<T>(ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
+    match tokio::time::timeout(PATIENCE, ask).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ResolveError::Temporary { name: "a name".into(), reason: "no answer in time".into() }),
+    }
+}
