@@ -31,6 +31,16 @@ pub enum HistoryError {
         /// What was found.
         what: String,
     },
+    /// The operator: a newer Posthouse wrote this file.
+    #[error("history: {path} was written by a newer Posthouse (format {found}, this one knows {known})")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format known here.
+        known: i64,
+    },
     /// An event could not be encoded; our own fault.
     #[error("history: an event could not be encoded: {0}")]
     Encode(#[source] postcard::Error),

@@ -1,120 +1,15 @@
-//! The life of a message, put together from its accepted row and its events.
+//! A message's story, put together from its row and its events.
 
-use mail::{Accepted, Attempt, Destination, MessageId, Outcome, ReportKind, Timestamp};
-use serde::Serialize;
+use mail::{Accepted, Attempt, Disposition, Event, EventKind, MessageId, Timestamp};
+use serde::{Deserialize, Serialize};
 
-/// Everything that is known about a message, in the order in which it happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Timeline {
-    /// Its id, as in the reply to the final dot.
-    #[serde(serialize_with = "as_text")]
-    pub id: MessageId,
-    /// Who sent it, from where, protected how, to whom. None when that row is lost or older than the history.
-    pub accepted: Option<Box<Accepted>>,
-    /// What happened to it since.
-    pub steps: Vec<Step>,
-    /// Where each recipient stands, in the order of the envelope.
-    pub recipients: Vec<RecipientTrace>,
-}
-
-/// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// When, in RFC 3339.
-    #[serde(serialize_with = "as_text")]
-    pub at: Timestamp,
-    /// What.
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "what", rename_all = "lowercase")]
-pub enum What {
-    /// A delivery was attempted: peer, TLS, an outcome per recipient, and the dialogue where it failed.
-    Attempt(Box<Attempt>),
-    /// The message's lifetime is over for these recipients.
-    Expired {
-        /// Their addresses.
-        recipients: Vec<String>,
-    },
-    /// A report was made.
-    Reported {
-        /// Failure, delay or success.
-        kind: ReportKind,
-        /// The report's id.
-        #[serde(serialize_with = "as_text")]
-        report: MessageId,
-        /// The recipients it speaks of.
-        recipients: Vec<String>,
-    },
-    /// It was held.
-    Held {
-        /// By whom.
-        by: String,
-        /// Why.
-        reason: String,
-    },
-    /// It was released.
-    Released {
-        /// By whom.
-        by: String,
-    },
-    /// It was told to be tried at once.
-    Retried {
-        /// By whom.
-        by: String,
-    },
-    /// It was sent another way.
-    Rerouted {
-        /// By whom.
-        by: String,
-        /// Whereto.
-        to: Destination,
-    },
-    /// These recipients were removed from the queue.
-    Removed {
-        /// By whom.
-        by: String,
-        /// Their addresses.
-        recipients: Vec<String>,
-    },
-    /// Its stored content was found damaged.
-    Damaged {
-        /// What was found.
-        reason: String,
-    },
-    /// It was caught by the sandbox.
-    Caught {
-        /// Their addresses.
-        recipients: Vec<String>,
-    },
-}
+use crate::view::{AcceptedView, AttemptView, RecipientView, Step, Timeline, What};
 
 /// Where a recipient stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecipientTrace {
-    /// Its number within the message.
-    pub number: u16,
-    /// Its address.
-    pub address: String,
-    /// How it ended, if it did.
-    pub end: End,
-    /// When that came to be.
-    #[serde(serialize_with = "as_text")]
-    pub since: Timestamp,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// The last attempt's outcome.
-    pub last: Option<Outcome>,
-}
-
-/// The end of a recipient's story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// None yet: it is in the queue.
+    /// No end yet: it is in the queue.
     Queued,
     /// Held, or its content is damaged: it waits for a person.
     Held,
@@ -130,6 +25,166 @@ pub enum End {
     Removed,
 }
 
-fn as_text<T: std::fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+impl End {
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, End::Delivered | End::Refused | End::Expired | End::Removed)
+    }
+}
+
+/// Everything that the files know about one message.
+#[derive(Default)]
+pub(crate) struct Story {
+    pub(crate) accepted: Option<(u64, Timestamp, Accepted)>,
+    pub(crate) events: Vec<(u64, Event)>,
+}
+
+impl Story {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.accepted.is_none() && self.events.is_empty()
+    }
+
+    /// Whether nothing more will happen to the message, as far as these events tell. Without knowing the recipients
+    /// that cannot be told: false.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.order();
+        let Some((_, at, accepted)) = &self.accepted else { return false };
+        let mut standing = Standing::new(accepted, *at);
+        self.events.iter().for_each(|(_, event)| standing.take(event));
+        standing.recipients.iter().all(|r| r.end.is_final())
+    }
+
+    /// Puts the events in order and drops what was told twice, as after a restore from a backup.
+    fn order(&mut self) {
+        self.events.sort_by_key(|(seq, _)| *seq);
+        let events = std::mem::take(&mut self.events);
+        for (seq, event) in events {
+            if !self.events.iter().any(|(_, known)| *known == event) {
+                self.events.push((seq, event));
+            }
+        }
+    }
+
+    pub(crate) fn tell(mut self, id: MessageId) -> Timeline {
+        self.order();
+        let at = self.accepted.as_ref().map_or(Timestamp::default(), |(_, at, _)| *at);
+        let accepted = self.accepted.as_ref().map(|(_, _, accepted)| accepted);
+        let mut standing = match accepted {
+            Some(accepted) => Standing::new(accepted, at),
+            None => Standing::unknown(&self.events),
+        };
+        let name = |number: u16| match accepted.and_then(|a| a.recipients.get(usize::from(number))) {
+            Some(recipient) => recipient.address.to_string(),
+            None => format!("recipient {number}"),
+        };
+        let mut steps = Vec::with_capacity(self.events.len());
+        for (_, event) in &self.events {
+            standing.take(event);
+            steps.extend(what(event, name).map(|what| Step { at: event.at, what }));
+        }
+        Timeline { id, accepted: accepted.map(AcceptedView::new), steps, recipients: standing.recipients }
+    }
+}
+
+fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {
+    let names = |numbers: &[u16]| numbers.iter().map(|n| name(*n)).collect();
+    Some(match &event.kind {
+        // The row tells of it.
+        EventKind::Accepted(_) => return None,
+        EventKind::Attempt(attempt) => What::Attempt(AttemptView::new(attempt, name)),
+        EventKind::Expired { recipients } => What::Expired { recipients: names(recipients) },
+        EventKind::Reported { kind, report, recipients } => {
+            What::Reported { kind: *kind, report: report.to_string(), recipients: names(recipients) }
+        }
+        EventKind::Held { by, reason } => What::Held { by: by.clone(), reason: reason.clone() },
+        EventKind::Released { by } => What::Released { by: by.clone() },
+        EventKind::Retried { by } => What::Retried { by: by.clone() },
+        EventKind::Rerouted { by, to } => What::Rerouted { by: by.clone(), to: to.to_string() },
+        EventKind::Removed { by, recipients } => {
+            What::Removed { by: by.clone(), recipients: names(recipients) }
+        }
+        EventKind::Damaged { reason } => What::Damaged { reason: reason.clone() },
+        EventKind::Caught { recipients } => What::Caught { recipients: names(recipients) },
+    })
+}
+
+/// Where each recipient stands after the events so far.
+struct Standing {
+    recipients: Vec<RecipientView>,
+}
+
+impl Standing {
+    fn new(accepted: &Accepted, at: Timestamp) -> Self {
+        let recipients = (0u16..).zip(&accepted.recipients);
+        Self { recipients: recipients.map(|(n, r)| Self::recipient(n, r.address.to_string(), at)).collect() }
+    }
+
+    /// Of a message whose row is lost: the recipients that the attempts speak of.
+    fn unknown(events: &[(u64, Event)]) -> Self {
+        let attempts = events.iter().filter_map(|(_, e)| match &e.kind {
+            EventKind::Attempt(attempt) => Some(attempt),
+            _ => None,
+        });
+        let mut numbers: Vec<u16> = attempts.flat_map(|a| a.outcomes.iter().map(|o| o.recipient)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let at = events.first().map_or(Timestamp::default(), |(_, e)| e.at);
+        Self {
+            recipients: numbers.iter().map(|n| Self::recipient(*n, format!("recipient {n}"), at)).collect(),
+        }
+    }
+
+    fn recipient(number: u16, address: String, since: Timestamp) -> RecipientView {
+        RecipientView { number, address, end: End::Queued, since, attempts: 0, last: None }
+    }
+
+    fn take(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::Attempt(attempt) => self.attempt(attempt, event.at),
+            EventKind::Expired { recipients } => self.each(recipients, End::Expired, event.at),
+            EventKind::Removed { recipients, .. } => self.each(recipients, End::Removed, event.at),
+            EventKind::Caught { recipients } => self.each(recipients, End::Caught, event.at),
+            EventKind::Held { .. } | EventKind::Damaged { .. } => self.all(End::Held, event.at),
+            EventKind::Released { .. } => self.all(End::Queued, event.at),
+            EventKind::Accepted(_)
+            | EventKind::Reported { .. }
+            | EventKind::Retried { .. }
+            | EventKind::Rerouted { .. } => {}
+        }
+    }
+
+    fn attempt(&mut self, attempt: &Attempt, at: Timestamp) {
+        let view = AttemptView::new(attempt, |number| self.name(number));
+        for (tried, outcome) in attempt.outcomes.iter().zip(view.outcomes) {
+            let Some(recipient) = self.recipients.iter_mut().find(|r| r.number == tried.recipient) else {
+                continue;
+            };
+            recipient.attempts += 1;
+            recipient.last = Some(outcome);
+            match tried.outcome.disposition {
+                Disposition::Delivered => set(recipient, End::Delivered, at),
+                Disposition::Refused => set(recipient, End::Refused, at),
+                Disposition::Deferred => set(recipient, End::Queued, at),
+            }
+        }
+    }
+
+    fn name(&self, number: u16) -> String {
+        self.recipients.iter().find(|r| r.number == number).map(|r| r.address.clone()).unwrap_or_default()
+    }
+
+    fn each(&mut self, numbers: &[u16], end: End, at: Timestamp) {
+        self.recipients.iter_mut().filter(|r| numbers.contains(&r.number)).for_each(|r| set(r, end, at));
+    }
+
+    fn all(&mut self, end: End, at: Timestamp) {
+        self.recipients.iter_mut().for_each(|r| set(r, end, at));
+    }
+}
+
+/// What is final stays. `since` is when it came to stand where it stands.
+fn set(recipient: &mut RecipientView, end: End, at: Timestamp) {
+    if !recipient.end.is_final() && recipient.end != end {
+        (recipient.end, recipient.since) = (end, at);
+    }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const EPOCH_MS: i64 = 1_704_067_200_000; // 2024-01-01T00:00:00Z
@@ -16,6 +16,14 @@ const LENGTH: usize = 13;
 /// Names a message for ever: in the 250, in Received, in the logs, in the trace. Sorts by time of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId(pub u64);
+
+impl MessageId {
+    /// The smallest id that can be made at this time: ids of messages accepted later are larger, as long as the
+    /// clock goes forward.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self((u64::try_from(time.millis() - EPOCH_MS).unwrap_or(0) & ((1 << 41) - 1)) << 22)
+    }
+}
 
 /// An organisation. `OrgId::DEFAULT` exists from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,13 +125,13 @@ fn tick_of(id: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::ManualClock;
 
     #[test]
     fn ids_grow_even_when_the_clock_steps_back() {
         let manual = ManualClock::new(Timestamp(1_795_500_000_000));
         let ids = IdGenerator::new(manual.clock(), 3);
-        let mut before = MessageId(0);
+        let mut before = MessageId::first_at(manual.clock().now());
         for round in 0..20_000 {
             if round == 5_000 {
                 manual.jump_to(Timestamp(1_700_000_000_000));

@@ -1,0 +1,127 @@
+//! What the rows hold: postcard behind a version. Files outlive upgrades: when a type that is stored here changes, the
+//! version grows and the old form is kept to be read (a test holds the bytes of version 1).
+
+use mail::{Accepted, Attempt, Event, EventKind, Timestamp};
+
+/// The form that is written.
+const VERSION: u8 = 1;
+/// Levels above this cost more than they save on a few kilobytes of dialogue.
+const ZSTD_LEVEL: i32 = 3;
+/// The longest transcript that is unpacked; a guard against damage.
+const TRANSCRIPT_MAX: usize = 16 << 20;
+
+/// A row is not what was written.
+#[derive(Debug)]
+pub(crate) struct Bad(pub(crate) String);
+
+/// Begins a message's row.
+pub(crate) fn begin_row(
+    into: &mut Vec<u8>,
+    seq: u64,
+    at: Timestamp,
+    accepted: &Accepted,
+) -> Result<(), postcard::Error> {
+    into.push(VERSION);
+    append(into, &(seq, at, accepted))
+}
+
+/// Adds an attempt that delivered everything to a message's row; tells where it begins behind its number.
+pub(crate) fn fold(
+    into: &mut Vec<u8>,
+    seq: u64,
+    at: Timestamp,
+    attempt: &Attempt,
+) -> Result<usize, postcard::Error> {
+    append(into, &seq)?;
+    let told = into.len();
+    append(into, &(at, attempt))?;
+    Ok(told)
+}
+
+fn append<T: serde::Serialize>(into: &mut Vec<u8>, value: &T) -> Result<(), postcard::Error> {
+    let taken = std::mem::take(into);
+    *into = postcard::to_extend(value, taken)?;
+    Ok(())
+}
+
+/// Whether an event goes into its message's row rather than into one of its own.
+pub(crate) fn folds(kind: &EventKind) -> Option<&Attempt> {
+    match kind {
+        EventKind::Attempt(attempt) if attempt.transcript.is_none() && attempt.all_delivered() => {
+            Some(attempt)
+        }
+        _ => None,
+    }
+}
+
+/// A message's row: when it was accepted, and the events folded into it, by number.
+pub(crate) struct Row {
+    pub(crate) seq: u64,
+    pub(crate) at: Timestamp,
+    pub(crate) accepted: Accepted,
+    pub(crate) folded: Vec<(u64, Event)>,
+}
+
+/// Reads a message's row.
+pub(crate) fn read_row(bytes: &[u8]) -> Result<Row, Bad> {
+    let rest = versioned(bytes)?;
+    let ((seq, at, accepted), mut rest): ((u64, Timestamp, Accepted), _) =
+        postcard::take_from_bytes(rest).map_err(bad)?;
+    let mut folded = Vec::new();
+    while !rest.is_empty() {
+        let ((seq, at, attempt), more): ((u64, Timestamp, Attempt), _) =
+            postcard::take_from_bytes(rest).map_err(bad)?;
+        rest = more;
+        folded.push((
+            seq,
+            Event { at, message: accepted.message.id, kind: EventKind::Attempt(Box::new(attempt)) },
+        ));
+    }
+    Ok(Row { seq, at, accepted, folded })
+}
+
+/// Reads only how a message was accepted.
+pub(crate) fn read_accepted(bytes: &[u8]) -> Result<Accepted, Bad> {
+    let ((_, _, accepted), _): ((u64, Timestamp, Accepted), _) =
+        postcard::take_from_bytes(versioned(bytes)?).map_err(bad)?;
+    Ok(accepted)
+}
+
+/// An event's row and its packed transcript.
+pub(crate) fn write_event(event: &mut Event) -> Result<(Vec<u8>, Option<Vec<u8>>), postcard::Error> {
+    let transcript = match &mut event.kind {
+        EventKind::Attempt(attempt) => attempt.transcript.take(),
+        _ => None,
+    };
+    let mut body = vec![VERSION];
+    append(&mut body, event)?;
+    // Without memory for the packer there is no transcript; the event itself counts.
+    let packed = transcript.and_then(|t| zstd::bulk::compress(t.as_bytes(), ZSTD_LEVEL).ok());
+    Ok((body, packed))
+}
+
+/// Reads an event's row.
+pub(crate) fn read_event(body: &[u8], transcript: Option<&[u8]>) -> Result<Event, Bad> {
+    let mut event: Event = postcard::from_bytes(versioned(body)?).map_err(bad)?;
+    if let (EventKind::Attempt(attempt), Some(packed)) = (&mut event.kind, transcript) {
+        let text =
+            zstd::bulk::decompress(packed, TRANSCRIPT_MAX).map_err(|e| Bad(format!("transcript: {e}")))?;
+        attempt.transcript = Some(String::from_utf8_lossy(&text).into_owned());
+    }
+    Ok(event)
+}
+
+fn versioned(bytes: &[u8]) -> Result<&[u8], Bad> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => Ok(rest),
+        Some((version, _)) => Err(Bad(format!("a row of version {version}"))),
+        None => Err(Bad("an empty row".into())),
+    }
+}
+
+fn bad(e: postcard::Error) -> Bad {
+    Bad(e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

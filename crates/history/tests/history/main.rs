@@ -1,0 +1,10 @@
+//! The history as the relay uses it: appended to in batches, asked by every key, restarted, damaged, dropped.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+mod draining;
+mod faults;
+mod model;
+mod retention;
+mod tracing;
