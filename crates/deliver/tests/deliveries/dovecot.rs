@@ -1,12 +1,15 @@
 //! Dovecot's LMTP server, over TCP and over its socket.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use deliver::{CalloutAnswer, callout};
 use mail::{Address, Destination};
+use nix::unistd::{Group, User, getuid};
 use tempfile::TempDir;
 
 use crate::support::{LETTER, Neighbour, Rig, attempt, free_address, host_port, outcomes};
@@ -22,19 +25,22 @@ impl Dovecot {
         let dir = TempDir::new().unwrap();
         let at = free_address();
         let path = dir.path().display().to_string();
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().name;
-        let (uid, gid) = (nix::unistd::getuid(), nix::unistd::getgid());
-        fs::write(
-            dir.path().join("users"),
-            format!(
-                "ann@example.net::{uid}:{gid}::{path}/ann\n\
-             ben@example.net::{uid}:{gid}::{path}/ben\n"
-            ),
-        )
-        .unwrap();
+        let user = User::from_uid(getuid()).unwrap().unwrap();
+        // Dovecot stores no mail as root.
+        let owner =
+            if getuid().is_root() { User::from_name("nobody").unwrap().unwrap() } else { user.clone() };
+        let mut users = String::new();
+        for who in ["ann", "ben"] {
+            let home = dir.path().join(who);
+            fs::create_dir(&home).unwrap();
+            nix::unistd::chown(&home, Some(owner.uid), Some(owner.gid)).unwrap();
+            writeln!(users, "{who}@example.net::{}:{}::{}", owner.uid, owner.gid, home.display()).unwrap();
+        }
+        fs::write(dir.path().join("users"), users).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let config = format!(
             "base_dir = {path}/run\nstate_dir = {path}/state\nlog_path = /dev/stderr\nprotocols = lmtp\nssl = no\n\
-             default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n\
+             default_internal_user = {name}\ndefault_login_user = {name}\ndefault_internal_group = {group}\n\
              first_valid_uid = 0\nfirst_valid_gid = 0\n\
              mail_location = maildir:~/Maildir\nmail_fsync = never\n\
              passdb {{\n  driver = passwd-file\n  args = {path}/users\n}}\n\
@@ -42,7 +48,8 @@ impl Dovecot {
              service anvil {{\n  chroot =\n}}\nservice stats {{\n  chroot =\n}}\n\
              service lmtp {{\n  chroot =\n  unix_listener lmtp {{\n    mode = 0600\n  }}\n  inet_listener lmtp {{\n    address = {ip}\n    \
              port = {port}\n  }}\n}}\n",
-            group = nix::unistd::Group::from_gid(gid).unwrap().unwrap().name,
+            name = user.name,
+            group = Group::from_gid(user.gid).unwrap().unwrap().name,
             ip = at.ip(),
             port = at.port(),
         );

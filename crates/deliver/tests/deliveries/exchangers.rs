@@ -175,7 +175,8 @@ async fn what_the_dns_says_about_domains_that_take_no_mail() {
 #[tokio::test]
 async fn where_we_are_one_of_the_hosts() {
     let dns = Dns::new().await;
-    let peer = Peer::new(Behaviour::good().on("connect", [bye("421 busy")])).await;
+    let busy = Behaviour::good().on("connect", [bye("421 busy")]);
+    let peer = Peer::by_turns(vec![busy, Behaviour::good()]).await;
     let second = TcpListener::bind(("127.0.0.2", peer.at.port())).await.unwrap();
     let behind = Peer::on(second, vec![Behaviour::good()]);
     let rig = dns.rig(peer.at.port(), |_| {});

@@ -48,7 +48,7 @@ async fn goes_away_with_421_at_each_command() {
 async fn loses_the_final_reply() {
     for act in [Act::Close, Act::Hang] {
         let rig = Rig::with(|s| s.timeouts.message = Duration::from_millis(300));
-        let peer = Peer::new(Behaviour::good().on(".", [act])).await;
+        let peer = Peer::by_turns(vec![Behaviour::good().on(".", [act]), Behaviour::good()]).await;
         let mut link = rig.link(&smtp(peer.at));
         let job = rig.letter(&["a@example.net"]).await;
         let lost = attempt(&mut link, &job).await;
@@ -178,7 +178,6 @@ async fn hangs_up_in_the_middle_of_the_content() {
     let mut link = rig.link(&smtp(at));
     let attempt = attempt(&mut link, &job).await;
     assert_eq!(outcomes(&attempt), "-552", "{:?}", attempt.transcript);
-    assert!(!link.is_open());
 }
 
 /// Does not read what it asked for.

@@ -12,8 +12,10 @@ async fn sink(arguments: &[&str]) -> (Neighbour, SocketAddr, TempDir) {
     let dir = TempDir::new().unwrap();
     let at = free_address();
     let listen = at.to_string();
+    // Started by root, it wants to be told whom to become.
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().name;
     let mut all = arguments.to_vec();
-    all.extend([listen.as_str(), "100"]);
+    all.extend(["-u", &user, &listen, "100"]);
     let child = Neighbour::start("/usr/sbin/smtp-sink", "postfix", dir.path(), &all).listening(at).await;
     (child, at, dir)
 }

@@ -246,7 +246,10 @@ impl Session {
                     return Ok(Step::Finished);
                 }
                 Phase::Content if input.is_empty() => return Ok(Step::Content),
-                Phase::Content => return Err(Fault::Unasked(super::reply::excerpt(input))),
+                Phase::Content => {
+                    self.verdict_before_content(input)?;
+                    continue;
+                }
                 Phase::Talking => {}
             }
             let Some(reply) = self.parser.next(input)? else { return Ok(Step::Read(self.waits_for())) };

@@ -163,6 +163,19 @@ impl Session {
         }
     }
 
+    /// It asked for the content and says more before it got any. A refusal can be believed, anything else cannot.
+    pub(super) fn verdict_before_content(&mut self, input: &mut bytes::BytesMut) -> Result<(), Fault> {
+        let seen = excerpt(input);
+        match self.parser.next(input)? {
+            Some(reply) if matches!(reply.code / 100, 4 | 5) => {
+                self.transcript.received(&reply);
+                self.goodbye(&reply);
+                Ok(())
+            }
+            _ => Err(Fault::Unasked(seen)),
+        }
+    }
+
     /// Without PIPELINING: the next command, unless there is no point in it. With: nothing, until DATA is answered.
     fn go_on(&mut self) {
         let Some(next) = self.expected.front() else { return self.finish() };

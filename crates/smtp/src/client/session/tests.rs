@@ -295,6 +295,12 @@ fn senseless_and_superfluous_replies() {
         assert_eq!(results(&mut s).0, "0~4.5.0", "{replies:?}");
         assert!(!s.is_usable());
     }
+    // A refusal that comes with the 354 is one.
+    let mut s = session("PIPELINING");
+    begin(&mut s, 1);
+    assert_eq!(hear(&mut s, "250 ok\r\n250 ok\r\n354 go\r\n550 no\r\n"), Ok(Step::Finished));
+    assert_eq!(results(&mut s).0, "0-550");
+    assert!(!s.is_usable());
     // A reply too many at the end: the outcome stands, the connection is not used again.
     let mut s = session("PIPELINING");
     begin(&mut s, 1);
