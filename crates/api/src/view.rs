@@ -1,7 +1,7 @@
 //! Turns the program's values into the JSON's.
 
-use history::{End, Step, Timeline, What};
-use mail::{Attempt, Outcome, Recipient, RecipientStatus, TlsInfo};
+use history::{AttemptView, RecipientView, Step, Timeline, What};
+use mail::{Disposition, Outcome, Recipient, RecipientStatus, TlsInfo};
 use serde::Serialize;
 
 use crate::types::{DeliveryRecipient, OutcomeView, StepRecipient, Trace, TraceRecipient, TraceStep};
@@ -35,59 +35,52 @@ pub(crate) fn recipient(who: &Recipient, status: &RecipientStatus) -> DeliveryRe
     DeliveryRecipient { address: who.address.to_string(), status: word.to_owned(), last: last.map(outcome) }
 }
 
-/// A message's story. `org` is the name of its organisation.
+fn seen(outcome: &history::OutcomeView) -> OutcomeView {
+    OutcomeView {
+        disposition: word(&outcome.result),
+        status: outcome.status.clone(),
+        code: outcome.code,
+        text: outcome.text.clone(),
+    }
+}
+
+/// A message's story. `org` gives the name of its organisation.
 pub(crate) fn trace(timeline: &Timeline, org: impl Fn(mail::OrgId) -> String) -> Trace {
     let mut trace = Trace { id: timeline.id.to_string(), ..Trace::default() };
     if let Some(accepted) = &timeline.accepted {
-        let (message, origin) = (&accepted.message, &accepted.message.origin);
-        trace.org = Some(org(message.org));
-        trace.received_at = Some(message.received_at.to_string());
-        trace.from = Some(message.sender().to_owned());
-        trace.size = Some(message.size);
-        trace.message_id = message.header_message_id.clone();
-        trace.protocol = Some(word(&origin.protocol));
-        trace.client = origin.client.map(|ip| ip.to_string());
-        trace.helo = origin.helo.clone();
-        trace.credential = origin.credential.clone();
-        trace.tls = origin.tls.as_ref().map(tls);
-        trace.listener = origin.listener.clone();
-        trace.report_on = accepted.report_on.map(|id| id.to_string());
+        trace.org = Some(org(mail::OrgId(accepted.org)));
+        trace.received_at = Some(accepted.at.to_string());
+        trace.from = Some(accepted.sender.clone());
+        trace.size = Some(accepted.size);
+        trace.message_id = accepted.message_id.clone();
+        trace.protocol = Some(word(&accepted.protocol));
+        trace.client = accepted.client.clone();
+        trace.helo = accepted.helo.clone();
+        trace.credential = accepted.credential.clone();
+        trace.tls = accepted.tls.as_ref().map(tls);
+        trace.listener = accepted.listener.clone();
+        trace.report_on = accepted.report_on.clone();
     }
-    trace.recipients = timeline
-        .recipients
-        .iter()
-        .map(|r| TraceRecipient {
-            address: r.address.clone(),
-            end: end(r.end).to_owned(),
-            since: r.since.to_string(),
-            attempts: r.attempts,
-            last: r.last.as_ref().map(outcome),
-        })
-        .collect();
-    trace.steps = timeline.steps.iter().map(|step| self::step(step, timeline)).collect();
+    let recipient = |r: &RecipientView| TraceRecipient {
+        address: r.address.clone(),
+        end: word(&r.end),
+        since: r.since.to_string(),
+        attempts: r.attempts,
+        last: r.last.as_ref().map(seen),
+    };
+    trace.recipients = timeline.recipients.iter().map(recipient).collect();
+    trace.steps = timeline.steps.iter().map(step).collect();
     trace
 }
 
-fn end(end: End) -> &'static str {
-    match end {
-        End::Queued => "queued",
-        End::Held => "held",
-        End::Caught => "caught",
-        End::Delivered => "delivered",
-        End::Refused => "refused",
-        End::Expired => "expired",
-        End::Removed => "removed",
-    }
-}
-
-fn step(step: &Step, timeline: &Timeline) -> TraceStep {
+fn step(step: &Step) -> TraceStep {
     let mut out = TraceStep { at: step.at.to_string(), ..TraceStep::default() };
     let named = |addresses: &[String]| {
         addresses.iter().map(|a| StepRecipient { address: a.clone(), outcome: None }).collect::<Vec<_>>()
     };
     let (what, text) = match &step.what {
         What::Attempt(attempt) => {
-            fill_attempt(&mut out, attempt, timeline);
+            fill_attempt(&mut out, attempt);
             ("attempt", attempt_text(attempt))
         }
         What::Expired { recipients } => {
@@ -96,7 +89,7 @@ fn step(step: &Step, timeline: &Timeline) -> TraceStep {
         }
         What::Reported { kind, report, recipients } => {
             out.recipients = named(recipients);
-            out.report = Some(report.to_string());
+            out.report = Some(report.clone());
             ("reported", format!("a {} report went to the sender", word(kind)))
         }
         What::Held { by, reason } => {
@@ -112,7 +105,7 @@ fn step(step: &Step, timeline: &Timeline) -> TraceStep {
             ("retried", format!("told by {by} to be tried at once"))
         }
         What::Rerouted { by, to } => {
-            (out.by, out.destination) = (Some(by.clone()), Some(to.to_string()));
+            (out.by, out.destination) = (Some(by.clone()), Some(to.clone()));
             ("rerouted", format!("sent to {to} instead by {by}"))
         }
         What::Removed { by, recipients } => {
@@ -129,34 +122,29 @@ fn step(step: &Step, timeline: &Timeline) -> TraceStep {
     out
 }
 
-fn attempt_text(attempt: &Attempt) -> String {
-    let count = |d| attempt.outcomes.iter().filter(|r| r.outcome.disposition == d).count();
+fn attempt_text(attempt: &AttemptView) -> String {
+    let count = |d: Disposition| attempt.outcomes.iter().filter(|o| o.result == d).count();
     let parts = [
-        (count(mail::Disposition::Delivered), "delivered"),
-        (count(mail::Disposition::Deferred), "deferred"),
-        (count(mail::Disposition::Refused), "refused"),
+        (count(Disposition::Delivered), "delivered"),
+        (count(Disposition::Deferred), "deferred"),
+        (count(Disposition::Refused), "refused"),
     ];
     let parts: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|p| format!("{} {}", p.0, p.1)).collect();
-    let whom = attempt.remote.as_ref().map_or_else(|| attempt.destination.to_string(), |r| r.name.clone());
+    let whom = attempt.host.as_ref().unwrap_or(&attempt.destination);
     format!("attempt at {whom}: {}", if parts.is_empty() { "no outcome".into() } else { parts.join(", ") })
 }
 
-fn fill_attempt(out: &mut TraceStep, attempt: &Attempt, timeline: &Timeline) {
-    let address = |number: u16| {
-        let known = timeline.recipients.iter().find(|r| r.number == number);
-        known.map_or_else(|| format!("recipient {number}"), |r| r.address.clone())
-    };
-    out.destination = Some(attempt.destination.to_string());
-    out.remote = attempt.remote.as_ref().map(|remote| match remote.address {
-        Some(address) => format!("{} [{address}]", remote.name),
-        None => remote.name.clone(),
+fn fill_attempt(out: &mut TraceStep, attempt: &AttemptView) {
+    out.destination = Some(attempt.destination.clone());
+    out.remote = attempt.host.as_ref().map(|host| match &attempt.address {
+        Some(address) => format!("{host} [{address}]"),
+        None => host.clone(),
     });
     out.tls = attempt.tls.as_ref().map(tls);
     out.duration_ms = Some(attempt.duration_ms);
     out.transcript = attempt.transcript.clone();
-    out.recipients = attempt
-        .outcomes
-        .iter()
-        .map(|r| StepRecipient { address: address(r.recipient), outcome: Some(outcome(&r.outcome)) })
+    let outcomes = attempt.outcomes.iter();
+    out.recipients = outcomes
+        .map(|o| StepRecipient { address: o.recipient.clone(), outcome: Some(seen(o)) })
         .collect();
 }
