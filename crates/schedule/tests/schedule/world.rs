@@ -1,7 +1,7 @@
 //! What the driver, the store and the network would be: rows, connections, pages. Holds the scheduler to its promises
 //! at every effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) limits: Limits,
     pub(crate) now: Now,
     pub(crate) rows: BTreeMap<DeliveryId, Row>,
+    /// The index over rows that wait.
+    pub(crate) waiting: BTreeSet<(QueueKey, Timestamp, DeliveryId)>,
     pub(crate) reserved: Vec<QueueKey>,
     pub(crate) flying: BTreeMap<DeliveryId, Flight>,
     pub(crate) sites: BTreeMap<Destination, Connections>,
@@ -65,6 +67,7 @@ impl World {
             limits,
             now: Now { wall: Timestamp(1_795_500_000_000), mono: Mono(Duration::from_secs(1)) },
             rows: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             reserved: Vec::new(),
             flying: BTreeMap::new(),
             sites: BTreeMap::new(),
@@ -160,8 +163,25 @@ impl World {
     pub(crate) fn row(&mut self, queue: &QueueKey, due: Option<Timestamp>) -> DeliveryId {
         self.made += 1;
         let id = DeliveryId { message: MessageId(self.made), index: 0 };
-        self.rows.insert(id, Row { queue: queue.clone(), due, held: false });
+        self.rows.insert(id, Row { queue: queue.clone(), due: None, held: false });
+        self.set(id, due, false);
         id
+    }
+
+    fn set(&mut self, id: DeliveryId, due: Option<Timestamp>, held: bool) {
+        let row = self.rows.get_mut(&id).unwrap();
+        if let Some(old) = row.due.take() {
+            self.waiting.remove(&(row.queue.clone(), old, id));
+        }
+        (row.due, row.held) = (due, held);
+        if let Some(due) = due {
+            self.waiting.insert((row.queue.clone(), due, id));
+        }
+    }
+
+    fn delete(&mut self, id: DeliveryId) {
+        self.set(id, None, false);
+        self.rows.remove(&id);
     }
 
     /// An attempt ends; a worker that keeps its connection asks for more.
@@ -196,10 +216,9 @@ impl World {
     pub(crate) fn commit(&mut self, id: DeliveryId, due: Option<Timestamp>) {
         assert_eq!(self.flying.remove(&id), Some(Flight::Settling));
         match due {
-            None => drop(self.rows.remove(&id)),
-            Some(due) => self.rows.get_mut(&id).unwrap().due = Some(due),
+            None => self.delete(id),
+            Some(due) => self.set(id, Some(due), false),
         }
-        let due = due.filter(|_| !self.rows[&id].held);
         self.tell(|s, now, out| s.finished(id, due, now, out));
     }
 
@@ -207,8 +226,8 @@ impl World {
     pub(crate) fn lose(&mut self, id: DeliveryId) {
         let flight = self.flying.remove(&id).unwrap();
         let due = self.now.wall.plus(Duration::from_secs(60));
-        let row = self.rows.get_mut(&id).unwrap();
-        row.due = Some(due);
+        self.set(id, Some(due), false);
+        let row = &self.rows[&id];
         if matches!(flight, Flight::OnNew | Flight::OnOpen) {
             self.sites.get_mut(&row.queue.destination).unwrap().all -= 1;
         }
@@ -217,24 +236,24 @@ impl World {
 
     pub(crate) fn read_page(&mut self, at: usize) {
         let page = &self.pages[at];
-        let mut due: Vec<(Timestamp, DeliveryId)> = Vec::new();
-        let mut later: Option<Timestamp> = None;
-        for (id, row) in &self.rows {
-            let Some(at) = row.due.filter(|_| row.queue == page.queue && !row.held) else { continue };
-            if at <= self.now.wall {
-                due.push((at, *id));
-            } else {
-                later = Some(later.map_or(at, |l| l.min(at)));
+        let first = DeliveryId { message: MessageId(0), index: 0 };
+        let mut rows = self.waiting.range((page.queue.clone(), Timestamp(i64::MIN), first)..);
+        let (mut due, mut later) = (Vec::new(), None);
+        while due.len() < page.n {
+            match rows.next().filter(|row| row.0 == page.queue) {
+                Some((_, at, id)) if *at <= self.now.wall => due.push(*id),
+                found => {
+                    later = found.map(|row| row.1);
+                    break;
+                }
             }
         }
-        due.sort_unstable();
-        due.truncate(page.n);
         let rest = match later {
             _ if due.len() == page.n => Rest::Due,
             Some(later) => Rest::Later(later),
             None => Rest::Nothing,
         };
-        self.pages[at].read = Some((due.into_iter().map(|d| d.1).collect(), rest));
+        self.pages[at].read = Some((due, rest));
     }
 
     pub(crate) fn bring_page(&mut self, at: usize) {
@@ -269,18 +288,16 @@ impl World {
             return;
         }
         if remove {
-            self.rows.remove(&id);
+            self.delete(id);
         } else {
-            let row = self.rows.get_mut(&id).unwrap();
-            (row.held, row.due) = (true, None);
+            self.set(id, None, true);
         }
     }
 
     pub(crate) fn release(&mut self, id: DeliveryId) {
         let due = self.now.wall;
-        let row = self.rows.get_mut(&id).unwrap();
-        (row.held, row.due) = (false, Some(due));
-        let queue = row.queue.clone();
+        self.set(id, Some(due), false);
+        let queue = self.rows[&id].queue.clone();
         self.tell(|s, now, out| s.parked(&queue, due, now, out));
     }
 
