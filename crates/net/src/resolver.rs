@@ -4,7 +4,7 @@
 mod cache;
 mod error;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,6 +145,7 @@ impl Resolver {
     }
 
     /// The addresses of `host`, IPv6 and IPv4 in turn, each family shuffled, at most [`ADDRESSES_MAX`]; never empty.
+    /// Where this machine has no way to the IPv6 ones, they come last (RFC 6724 section 6, rule 1).
     /// An address literal is its own answer. Whether the addresses may be connected to is
     /// [`dial`](crate::dial)'s question.
     ///
@@ -159,9 +160,7 @@ impl Resolver {
             (Kept::Failed(a), Kept::Failed(b)) => return Err(a.graver(b).of(host)),
             (v6, v4) => (shuffled(&v6), shuffled(&v4)),
         };
-        let count = v4.len().max(v6.len());
-        let nth = |n: usize| v6.get(n).copied().into_iter().chain(v4.get(n).copied());
-        let addresses: Vec<IpAddr> = (0..count).flat_map(nth).take(ADDRESSES_MAX).collect();
+        let addresses = in_order(v6, v4, has_route);
         if addresses.is_empty() { Err(ResolveError::NoAddress(host.to_owned())) } else { Ok(addresses) }
     }
 
@@ -317,6 +316,31 @@ fn shuffled(kept: &Kept) -> Vec<IpAddr> {
     addresses.into_iter().map(|(_, ip)| ip).collect()
 }
 
+/// The families in turn, so that a dead one costs one time-out and not ten.
+fn in_order(v6: Vec<IpAddr>, v4: Vec<IpAddr>, has_route: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    let in_turn = match (v6.first(), v4.is_empty()) {
+        (Some(first), false) => has_route(*first),
+        _ => false,
+    };
+    let mut addresses = Vec::with_capacity(v6.len() + v4.len());
+    if in_turn {
+        for n in 0..v4.len().max(v6.len()) {
+            addresses.extend(v6.get(n).into_iter().chain(v4.get(n)));
+        }
+    } else {
+        addresses.extend(v4.into_iter().chain(v6));
+    }
+    addresses.truncate(ADDRESSES_MAX);
+    addresses
+}
+
+/// Whether the kernel knows a way to `ip`. Connecting a datagram socket asks it that and sends nothing.
+fn has_route(ip: IpAddr) -> bool {
+    let any =
+        if ip.is_ipv6() { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 25))).is_ok()
+}
+
 /// For ties: any spread will do, and nothing depends on its secrecy.
 fn random() -> u32 {
     let mut bytes = [0; 4];
@@ -343,6 +367,18 @@ mod tests {
         for bad in ["", "dns.example", "127.0.0.1:", "127.0.0.1:99999"] {
             assert!(parse_server(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn families_take_turns_where_both_lead_somewhere() {
+        let v6: Vec<IpAddr> = (1..=2).map(|n| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, n])).collect();
+        let v4: Vec<IpAddr> = (1..=12).map(|n| IpAddr::from([192, 0, 2, n])).collect();
+        let turns = in_order(v6.clone(), v4.clone(), |_| true);
+        assert_eq!(turns[..6], [v6[0], v4[0], v6[1], v4[1], v4[2], v4[3]]);
+        assert_eq!(turns.len(), ADDRESSES_MAX);
+        assert_eq!(in_order(v6.clone(), v4[..2].to_vec(), |_| false), [v4[0], v4[1], v6[0], v6[1]]);
+        assert_eq!(in_order(v6.clone(), vec![], |_| false), v6);
+        assert!(has_route(Ipv4Addr::LOCALHOST.into()));
     }
 
     #[test]
