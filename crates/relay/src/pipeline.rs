@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mail::{Accepted, Clock, Destination, Event, EventKind, Message, MessageId, OrgId, Recipient, Reply, Timestamp};
+use mail::{
+    Accepted, Clock, Destination, Event, EventKind, Message, MessageId, OrgId, Recipient, Reply, Timestamp,
+};
 use receive::{AuthAnswer, AuthAsk, Backend, Connections, MailAsk, RcptAsk, Submission};
 use smtp::sasl::ScramVerifier;
 use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink, StoreError};
@@ -84,13 +86,18 @@ impl Relay {
         content: Sealed,
     ) -> Result<MessageId, StoreError> {
         let id = message.id;
-        let ask = Planning { org: message.org, stream: message.stream, sender: message.reverse_path.as_ref() };
+        let ask =
+            Planning { org: message.org, stream: message.stream, sender: message.reverse_path.as_ref() };
         let planned = plan(&self.directory.snapshot(), ask, &recipients);
         let places = self.driver.reserve(planned.iter().map(|part| part.queue.clone()));
         let now = self.clock.now();
         let mut events = Vec::with_capacity(1);
         let accepted = Accepted { message: message.clone(), recipients, report_on: None };
-        events.push(Event { at: message.received_at, message: id, kind: EventKind::Accepted(Box::new(accepted)) });
+        events.push(Event {
+            at: message.received_at,
+            message: id,
+            kind: EventKind::Accepted(Box::new(accepted)),
+        });
         events.extend(caught(&planned, id, now));
         let deliveries = planned
             .into_iter()

@@ -22,7 +22,9 @@ pub(crate) fn not_admitted(error: &StoreError) -> Reply {
             Reply::new(452, EnhancedStatus::new(4, 3, 1), "Out of disk space here; try again later")
         }
         StoreError::Failed(_) | StoreError::Closed => unavailable(),
-        _ => Reply::new(451, EnhancedStatus::new(4, 3, 0), "The message could not be stored; try again later"),
+        _ => {
+            Reply::new(451, EnhancedStatus::new(4, 3, 0), "The message could not be stored; try again later")
+        }
     }
 }
 

@@ -109,8 +109,10 @@ impl Engine {
     }
 
     pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted> {
-        let admission = Box::new(admission);
-        self.ask(|answer| Op::Admit { admission, answer }).await
+        let (answer, answered) = oneshot::channel();
+        self.shared.hand_in(Op::Admit { admission: Box::new(admission), answer })?;
+        let mut admitting = Admitting { answered, shared: &self.shared };
+        (&mut admitting.answered).await.unwrap_or_else(|_| Err(self.shared.why_closed()))
     }
 
     pub(crate) fn orphans(&self) -> Option<mpsc::UnboundedReceiver<Vec<Waiting>>> {
@@ -143,6 +145,10 @@ impl Engine {
             }
         }
         Ok(rows.into_iter().map(|(waiting, _)| waiting).collect())
+    }
+
+    pub(crate) async fn next_due(&self, queue: QueueKey, now: Timestamp) -> Result<Option<Timestamp>> {
+        self.read(move |conn| read::next_due(conn, &queue, now)).await
     }
 
     pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>> {
@@ -286,6 +292,21 @@ impl Engine {
         let (answer, answered) = oneshot::channel();
         self.shared.hand_in(op(answer))?;
         answered.await.unwrap_or_else(|_| Err(self.shared.why_closed()))
+    }
+}
+
+/// An admission that somebody waits for. Dropped after the writer has answered, the answer is not lost.
+struct Admitting<'a> {
+    answered: oneshot::Receiver<Result<Admitted>>,
+    shared: &'a Shared,
+}
+
+impl Drop for Admitting<'_> {
+    fn drop(&mut self) {
+        self.answered.close();
+        if let Ok(Ok(Admitted::New(waiting))) = self.answered.try_recv() {
+            self.shared.adopt(waiting);
+        }
     }
 }
 

@@ -108,6 +108,14 @@ impl Store {
         self.engine().page(queue.clone(), now, n).await
     }
 
+    /// When the next delivery of a queue is due that is not due yet; none when nothing waits for its time.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn next_due(&self, queue: &QueueKey, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.engine().next_due(queue.clone(), now).await
+    }
+
     /// The queues in which something waits.
     ///
     /// # Errors

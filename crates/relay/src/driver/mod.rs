@@ -67,6 +67,8 @@ pub(crate) struct Tally {
 struct Core {
     scheduler: Scheduler,
     watch: ClockWatch,
+    /// The clock was set back: what waits on disk may be due weeks from now.
+    set_back: bool,
     /// Deliveries in memory that no worker has taken yet.
     waiting: HashMap<DeliveryId, Waiting>,
     /// Workers with an open connection and nothing to do.
@@ -103,6 +105,7 @@ impl Driver {
             core: Mutex::new(Core {
                 scheduler: Scheduler::new(limits, seed),
                 watch: ClockWatch::new(now),
+                set_back: false,
                 waiting: HashMap::new(),
                 idle: HashMap::new(),
                 wake_at: None,
@@ -238,6 +241,14 @@ impl Drop for Reserved {
 }
 
 impl Core {
+    /// Compares the clocks; to be called before anything is decided by a message's age.
+    fn look_at_clock(&mut self, now: Now) {
+        if let Some(jump) = self.watch.observe(now) {
+            tracing::warn!(from = %jump.from, to = %jump.to, "the clock was set; messages age as if it had not been");
+            self.set_back |= jump.to < jump.from;
+        }
+    }
+
     /// Puts a worker of the site on the list of those with nothing to do.
     fn wait_idle(&mut self, site: &Destination) -> oneshot::Receiver<Order> {
         let (order, told) = oneshot::channel();

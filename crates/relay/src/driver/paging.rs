@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use mail::{QueueKey, Timestamp};
+use mail::{QueueKey, State, Timestamp};
 use schedule::Rest;
-use store::{StoreError, Waiting};
+use store::{Action, QueueFilter, StoreError, Waiting};
 
 use super::Driver;
 
 /// How often the clocks are compared at least.
 const WATCH_EVERY: Duration = Duration::from_secs(30);
+
+/// Nothing that is due within this time is doubted, whatever the retry steps are: they may have been longer before.
+const DUE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Driver {
     /// Takes up where the last process stopped, and keeps time from then on.
@@ -19,10 +22,50 @@ impl Driver {
     pub(crate) async fn start(&self) -> Result<(), StoreError> {
         let queues = self.0.store.queues().await?;
         for found in queues {
-            self.with_core(|core, now, out| core.scheduler.parked(&found.queue, found.due, now, out));
+            if self.is_absurd(found.due) {
+                self.make_due(&found.queue).await?;
+            } else {
+                self.with_core(|core, now, out| core.scheduler.parked(&found.queue, found.due, now, out));
+            }
         }
         self.spawn(keep_time(self.clone()));
         Ok(())
+    }
+
+    /// Whether a row that is due then was written while the clock showed something else: no retry is that far away.
+    fn is_absurd(&self, due: Timestamp) -> bool {
+        let longest = self.0.settings.load().retry.longest().max(DUE_MAX);
+        due > self.0.clock.now().plus(longest)
+    }
+
+    /// Makes everything that waits in a queue due now.
+    async fn make_due(&self, queue: &QueueKey) -> Result<(), StoreError> {
+        tracing::warn!(destination = %queue.destination, "mail is due too far from now: the clock was set back; it is tried now");
+        let filter = QueueFilter {
+            org: Some(queue.org),
+            stream: Some(queue.stream),
+            destination: Some(queue.destination.clone()),
+            states: vec![State::Waiting],
+            ..QueueFilter::default()
+        };
+        let changed = self.0.store.change(filter, Action::Retry, "posthouse".into(), false).await?;
+        self.apply(&changed.changed);
+        Ok(())
+    }
+
+    /// Looks for queues that a clock that was set back would leave waiting.
+    async fn after_setting_back(self) {
+        let made_due = async {
+            for found in self.0.store.queues().await? {
+                if self.is_absurd(found.due) {
+                    self.make_due(&found.queue).await?;
+                }
+            }
+            Ok::<(), StoreError>(())
+        };
+        if let Err(error) = made_due.await {
+            tracing::error!(%error, "what waits could not be made due after the clock was set back; try `posthouse queue retry --all`");
+        }
     }
 }
 
@@ -37,23 +80,42 @@ async fn keep_time(driver: Driver) {
             () = driver.0.rearmed.notified() => continue,
             () = tokio::time::sleep(wait) => {}
         }
-        driver.with_core(|core, now, out| {
+        let set_back = driver.with_core(|core, now, out| {
             core.wake_at = None;
-            if let Some(jump) = core.watch.observe(now) {
-                tracing::warn!(from = %jump.from, to = %jump.to, "the clock was set; ages of messages go on as before");
-            }
+            core.look_at_clock(now);
             core.scheduler.tick(now, out);
+            std::mem::take(&mut core.set_back)
         });
+        if set_back {
+            driver.spawn(driver.clone().after_setting_back());
+        }
     }
 }
 
 /// Reads what is due in one queue.
 pub(super) async fn page(driver: Driver, queue: QueueKey, n: usize) {
     let wall = driver.0.clock.now();
-    match read(&driver, &queue, wall, n).await {
-        Ok((rows, rest)) => driver.with_core(|core, now, out| {
+    let mut result = read(&driver, &queue, wall, n).await.map(|(rows, rest)| {
+        driver.take(&queue, rows, rest);
+        rest
+    });
+    if let Ok(Rest::Later(due)) = result
+        && driver.is_absurd(due)
+    {
+        result = driver.make_due(&queue).await.map(|()| Rest::Nothing);
+    } else if result.is_err() {
+        driver.with_core(|core, now, out| core.scheduler.page_failed(&queue, now, out));
+    }
+    if let Err(error) = result {
+        tracing::error!(%error, destination = %queue.destination, "what is due could not be read");
+    }
+}
+
+impl Driver {
+    fn take(&self, queue: &QueueKey, rows: Vec<Waiting>, rest: Rest) {
+        self.with_core(|core, now, out| {
             let ids = rows.iter().map(|row| row.id).collect();
-            let taken = core.scheduler.paged(&queue, ids, rest, now, out);
+            let taken = core.scheduler.paged(queue, ids, rest, now, out);
             // Both are in the order of the page.
             let mut taken = taken.into_iter().peekable();
             for row in rows {
@@ -61,11 +123,7 @@ pub(super) async fn page(driver: Driver, queue: QueueKey, n: usize) {
                     core.waiting.insert(row.id, row);
                 }
             }
-        }),
-        Err(error) => {
-            tracing::error!(%error, destination = %queue.destination, "what is due could not be read");
-            driver.with_core(|core, now, out| core.scheduler.page_failed(&queue, now, out));
-        }
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use mail::{Attempt, Event, EventKind, Notify, Outcome, RecipientStatus, ReportKind, State, Timestamp};
-use schedule::{Decision, Facts, Fate, decide};
+use schedule::{Decision, Facts, Fate, Now, decide};
 use store::{Admitted, Content, Next, Settled, Settlement, Waiting};
 
 use super::reports::{Prepared, Subject};
@@ -20,7 +20,7 @@ impl Driver {
         let facts = Facts {
             id: waiting.id,
             attempts: waiting.attempts,
-            age: self.0.core.lock().watch.age(waiting.message.received_at, now),
+            age: self.age(&waiting, now),
             warned: waiting.warned,
             recipients: &notify,
         };
@@ -50,6 +50,12 @@ impl Driver {
             counter.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("posthouse_recipients_total", "result" => result).increment(1);
         }
+    }
+
+    fn age(&self, waiting: &Waiting, now: Now) -> std::time::Duration {
+        let mut core = self.0.core.lock();
+        core.look_at_clock(now);
+        core.watch.age(waiting.message.received_at, now)
     }
 
     /// Hands a settlement to the store; the scheduler hears of it when it is committed, and no sooner.

@@ -1,10 +1,11 @@
 //! What the relay lends to the management API.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use api::types::{Envelope, ExplainRequest, Explanation, Reloaded, Status};
+use api::types::{BackupReport, Envelope, ExplainRequest, Explanation, Probe, Reloaded, Status};
 use api::{Control, Kind, Problem, Upload};
 use directory::Directory;
 use history::History;
@@ -59,6 +60,14 @@ impl Control for RelayControl {
 
     async fn explain(&self, ask: ExplainRequest) -> Result<Explanation, Problem> {
         self.0.explain(ask).await
+    }
+
+    async fn probe(&self, smarthost: &str) -> Result<Probe, Problem> {
+        crate::check::probe(&self.0.engine, smarthost).await
+    }
+
+    async fn backup(&self, to: PathBuf) -> Result<BackupReport, Problem> {
+        crate::backup::backup(&self.0, to).await
     }
 
     async fn submit(&self, by: Actor, envelope: Envelope, content: Upload) -> Result<MessageId, Reply> {

@@ -75,7 +75,11 @@ pub(super) fn listener(listener: &config::Listener) -> receive::ListenerConfig {
 }
 
 /// What the listeners share. SCRAM is offered only where every credential can be used with it.
-pub(super) fn policy(config: &Config, tls: &net::ServerTls, directory: &directory::Snapshot) -> receive::Policy {
+pub(super) fn policy(
+    config: &Config,
+    tls: &net::ServerTls,
+    directory: &directory::Snapshot,
+) -> receive::Policy {
     let limits = &config.limits;
     receive::Policy {
         hostname: config.hostname.as_str().into(),
@@ -89,6 +93,7 @@ pub(super) fn policy(config: &Config, tls: &net::ServerTls, directory: &director
             messages: limits.messages_per_session,
             idle: limits.idle,
             session: limits.session,
+            content: limits.content,
             errors: limits.errors,
             idle_commands: limits.commands_without_mail,
             header_size: usize::try_from(limits.header_size).unwrap_or(usize::MAX),
@@ -134,7 +139,8 @@ pub(crate) fn delivering(
     clock: &Clock,
 ) -> Result<deliver::Settings, net::NetError> {
     let resolver = net::Resolver::new(&net::ResolverConfig { servers: config.dns.servers.clone() })?;
-    let tls = net::ClientTls::new(&net::ClientTlsConfig { ca_file: config.tls.ca_file.clone() }, clock.clone())?;
+    let tls =
+        net::ClientTls::new(&net::ClientTlsConfig { ca_file: config.tls.ca_file.clone() }, clock.clone())?;
     let delivery = &config.delivery;
     let mut settings = deliver::Settings::new(config.hostname.as_str(), resolver, tls);
     settings.smarthosts = smarthosts(directory);
@@ -175,7 +181,7 @@ fn smarthosts(directory: &directory::Snapshot) -> HashMap<Arc<str>, Arc<deliver:
 ///
 /// # Errors
 /// In words; the file was checked before, so this means that two parts of the program disagree.
-pub(super) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String> {
+pub(crate) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String> {
     let patterns = |texts: &[String]| -> Result<Vec<directory::Pattern>, String> {
         texts.iter().map(|t| t.parse().map_err(|e: directory::PatternError| e.to_string())).collect()
     };
@@ -190,7 +196,7 @@ pub(super) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String
 }
 
 /// The file's smart hosts, as the directory takes them.
-pub(super) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
+pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
     let convert = |(name, host): (&String, &config::SmartHost)| directory::SmartHost {
         name: name.as_str().into(),
         source: directory::Source::Config,

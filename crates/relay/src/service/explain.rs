@@ -53,7 +53,9 @@ impl Relay {
         let because = passage.map(|passage| {
             let why = match passage {
                 Passage::Local => "its domain is in relay.local_domains",
-                Passage::Callout => "its domain is in relay.local_domains, if the destination knows the recipient",
+                Passage::Callout => {
+                    "its domain is in relay.local_domains, if the destination knows the recipient"
+                }
                 Passage::Relay => "this client may relay",
             };
             ("Recipient OK", why.to_owned())
@@ -61,7 +63,13 @@ impl Relay {
         let verdict = verdict(because);
         if is_refused {
             let recipient = to.to_string();
-            return ExplainedRecipient { recipient, verdict, route: None, destination: None, next_hops: Vec::new() };
+            return ExplainedRecipient {
+                recipient,
+                verdict,
+                route: None,
+                destination: None,
+                next_hops: Vec::new(),
+            };
         }
         let (destination, route) = crate::plan::way(snapshot, sender, to);
         let route = route.map_or_else(
@@ -88,7 +96,9 @@ impl Relay {
     async fn next_hops(&self, snapshot: &Snapshot, destination: &Destination) -> Vec<String> {
         match destination {
             Destination::Mx(domain) => match self.engine.settings().resolver.mx(domain).await {
-                Ok(answer) => answer.hosts.iter().map(|host| format!("{} {}", host.preference, host.name)).collect(),
+                Ok(answer) => {
+                    answer.hosts.iter().map(|host| format!("{} {}", host.preference, host.name)).collect()
+                }
                 Err(error) => vec![error.to_string()],
             },
             Destination::SmartHost(name) => match snapshot.smarthost(name) {
@@ -113,7 +123,8 @@ fn mode(config: &Config, ask: &ExplainRequest) -> Result<Mode, Problem> {
         return Ok(if ask.credential.is_some() { Mode::Submission } else { Mode::Smtp });
     };
     let found = config.listener.iter().find(|listener| listener.name == *name);
-    let listener = found.ok_or_else(|| Problem::new(Kind::Invalid, format!("there is no listener {name:?}")))?;
+    let listener =
+        found.ok_or_else(|| Problem::new(Kind::Invalid, format!("there is no listener {name:?}")))?;
     Ok(if listener.mode == config::Mode::Smtp { Mode::Smtp } else { Mode::Submission })
 }
 
@@ -133,7 +144,10 @@ fn content(config: &Config, facts: &MessageFacts) -> Verdict {
         return no("552 5.3.4", format!("it has {} octets, queue.max_message_size is {max}", facts.size));
     }
     if facts.received > limits.hops {
-        return no("554 5.4.6", format!("it has {} Received fields, limits.hops is {}", facts.received, limits.hops));
+        return no(
+            "554 5.4.6",
+            format!("it has {} Received fields, limits.hops is {}", facts.received, limits.hops),
+        );
     }
     if facts.bare_newlines {
         return no("550 5.6.0", "it has lines that end in a bare CR or LF; see bare_newline".into());

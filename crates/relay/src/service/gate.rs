@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use check::{Access, Backoff, Cached, Callout, CalloutCache, Client, LocalRecipients, Passage, RecipientList};
+use check::{
+    Access, Backoff, Cached, Callout, CalloutCache, Client, LocalRecipients, Passage, RecipientList,
+};
 use deliver::CalloutAnswer;
 use directory::{Authentication, Directory, Snapshot};
 use mail::{Address, Clock, OrgId, Reply};
@@ -95,7 +97,13 @@ impl Gate {
     }
 
     /// The end of a SCRAM exchange.
-    pub(crate) fn scram_done(&self, directory: &Directory, login: &str, peer: IpAddr, proven: bool) -> AuthAnswer {
+    pub(crate) fn scram_done(
+        &self,
+        directory: &Directory,
+        login: &str,
+        peer: IpAddr,
+        proven: bool,
+    ) -> AuthAnswer {
         let now = self.clock.mono();
         let credential = directory.scram(login).credential.filter(|_| proven);
         let Some(credential) = credential else {
@@ -111,7 +119,8 @@ impl Gate {
     pub(crate) fn mail(&self, directory: &Directory, ask: MailAsk<'_>) -> Result<OrgId, Reply> {
         let client = client(ask.client);
         let sender = ask.reverse_path.as_ref();
-        check::authorise::sender(&self.policy(), &directory.snapshot(), &client, sender).map(|access| access.org())
+        check::authorise::sender(&self.policy(), &directory.snapshot(), &client, sender)
+            .map(|access| access.org())
     }
 
     /// May this recipient be reached? Asks where its mail goes, if the policy says so.

@@ -15,8 +15,9 @@ const VARIABLE: &str = "POSTHOUSE_LOG";
 /// The filter is not valid, in words.
 pub(crate) fn start(log: &Log) -> Result<(), String> {
     let text = std::env::var(VARIABLE).unwrap_or_else(|_| log.level.clone());
-    let filter = EnvFilter::try_new(&text)
-        .map_err(|error| format!("log.level {text:?} is no filter: {error}; try \"info\" or \"info,deliver=debug\""))?;
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        format!("log.level {text:?} is no filter: {error}; try \"info\" or \"info,deliver=debug\"")
+    })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)

@@ -9,6 +9,7 @@ mod metrics;
 mod reload;
 mod run;
 mod submit;
+mod tell;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 
 pub(crate) use control::RelayControl;
-pub(crate) use convert::delivering;
+pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
 pub(crate) use gate::Gate;
 pub(crate) use run::{ServeError, open, serve};
 

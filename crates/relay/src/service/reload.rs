@@ -53,7 +53,8 @@ impl Relay {
         self.policy.store(Arc::new(convert::policy(&config, &self.tls, &snapshot)));
         self.gate.configure(&config)?;
         self.driver.configure(convert::scheduling(&config), convert::driving(&config, self.seed()));
-        let delivering = convert::delivering(&config, &snapshot, &self.clock).map_err(|error| error.to_string())?;
+        let delivering =
+            convert::delivering(&config, &snapshot, &self.clock).map_err(|error| error.to_string())?;
         self.engine.configure(delivering);
         Ok(())
     }

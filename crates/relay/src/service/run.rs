@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::tell::tell;
 use super::{Gate, Relay, RelayControl, convert, logging, metrics};
 use crate::config::Config;
 use crate::driver::Driver;
@@ -59,12 +60,15 @@ pub(crate) enum ServeError {
 /// See [`ServeError`].
 pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Result<(), ServeError> {
     logging::start(&config.log).map_err(ServeError::Configuration)?;
+    // Before anything counts.
+    metrics::install();
     let doors = Doors::open(&config)?;
     become_user(&config)?;
     let relay = open_all(config, config_path, Some(doors.status())).await?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let history = tokio::spawn(super::history_drain(relay.store.clone(), relay.history.clone(), stop.clone()));
+    let told = CancellationToken::new();
+    let telling = tokio::spawn(tell(relay.store.clone(), relay.history.clone(), told.clone()));
     relay.driver.start().await?;
     let mut signals = Signals::new()?;
     doors.serve(&relay, &stop, &tasks)?;
@@ -83,7 +87,9 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
         relay.driver.stop(PATIENCE).await;
     }
     let _ = std::fs::remove_file(relay.config.load().socket());
-    let _ = tokio::time::timeout(PATIENCE, history).await;
+    // Last, as all that happened until now is to be told.
+    told.cancel();
+    let _ = tokio::time::timeout(PATIENCE, telling).await;
     let closed = relay.close().await;
     match failure {
         Some(reason) => Err(ServeError::DiskFailed(reason)),
@@ -113,8 +119,12 @@ async fn open_all(
         blocking(move || Store::open(config, clock)).await?
     };
     tracing::info!(
-        clean = recovery.clean, deliveries = recovery.deliveries, requeued = recovery.requeued,
-        held = recovery.held.len(), quarantined = recovery.quarantined.len(), "the queue is open"
+        clean = recovery.clean,
+        deliveries = recovery.deliveries,
+        requeued = recovery.requeued,
+        held = recovery.held.len(),
+        quarantined = recovery.quarantined.len(),
+        "the queue is open"
     );
     let directory = Directory::open(&config.data_dir, clock.clone())?;
     let routes = convert::routes(&config).map_err(ServeError::Configuration)?;
@@ -177,8 +187,11 @@ impl Doors {
         let mut smtp = Vec::new();
         for wanted in &config.listener {
             let given = activation.take(&wanted.name);
-            let listener =
-                if given.is_empty() { Listener::bind(&wanted.address)? } else { Listener::from_sockets(given)? };
+            let listener = if given.is_empty() {
+                Listener::bind(&wanted.address)?
+            } else {
+                Listener::from_sockets(given)?
+            };
             for address in listener.addresses() {
                 tracing::info!(name = %wanted.name, mode = wanted.mode.as_str(), %address, "listening");
             }
@@ -215,19 +228,27 @@ impl Doors {
     }
 
     /// Lets clients in.
-    fn serve(self, relay: &Arc<Relay>, stop: &CancellationToken, tasks: &TaskTracker) -> Result<(), ServeError> {
+    fn serve(
+        self,
+        relay: &Arc<Relay>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<(), ServeError> {
         for (listener, config) in self.smtp {
             tasks.spawn(receive::serve(listener, config, Pipeline(Arc::clone(relay)), stop.clone()));
         }
         let control = RelayControl(Arc::clone(relay));
         let socket = api::bind_socket(&relay.config.load().socket())?;
         tasks.spawn(api::serve_socket(socket, api::router(control.clone()), stop.clone().cancelled_owned()));
-        metrics::install();
         for listener in self.http {
             let address = listener.local_addr().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into());
             let listener = tokio::net::TcpListener::from_std(listener)
                 .map_err(|source| ServeError::Http { address, source })?;
-            tasks.spawn(api::serve_tcp(listener, api::public(control.clone()), stop.clone().cancelled_owned()));
+            tasks.spawn(api::serve_tcp(
+                listener,
+                api::public(control.clone()),
+                stop.clone().cancelled_owned(),
+            ));
         }
         if let Some(acme) = self.acme {
             let client = relay.acme_client()?;
@@ -251,7 +272,8 @@ impl Relay {
     /// TLS towards the ACME server, with its own roots where they are configured.
     fn acme_client(&self) -> Result<net::ClientTls, NetError> {
         let config = self.config.load();
-        let ca_file = config.acme.as_ref().and_then(|a| a.ca_file.clone()).or_else(|| config.tls.ca_file.clone());
+        let ca_file =
+            config.acme.as_ref().and_then(|a| a.ca_file.clone()).or_else(|| config.tls.ca_file.clone());
         net::ClientTls::new(&net::ClientTlsConfig { ca_file }, self.clock.clone())
     }
 }

@@ -33,9 +33,8 @@ impl Relay {
 
     fn envelope(&self, wanted: &Envelope) -> Result<smtp::server::Envelope, Reply> {
         let parse = |text: &str| {
-            Address::parse(text).map_err(|error| {
-                Reply::new(553, EnhancedStatus::new(5, 1, 3), format!("{text:?}: {error}"))
-            })
+            Address::parse(text)
+                .map_err(|error| Reply::new(553, EnhancedStatus::new(5, 1, 3), format!("{text:?}: {error}")))
         };
         let limit = self.config.load().limits.recipients;
         if wanted.to.len() > limit {
@@ -49,7 +48,8 @@ impl Relay {
         if recipients.is_empty() {
             return Err(Reply::new(554, EnhancedStatus::new(5, 5, 1), "No recipients"));
         }
-        let is_ascii = reverse_path.iter().chain(recipients.iter().map(|r| &r.address)).all(Address::is_ascii);
+        let is_ascii =
+            reverse_path.iter().chain(recipients.iter().map(|r| &r.address)).all(Address::is_ascii);
         Ok(smtp::server::Envelope {
             reverse_path,
             recipients,

@@ -42,7 +42,11 @@ pub(crate) fn backup(shared: &Shared, to: &Path) -> Result<BackupReport> {
     let _keep = shared.keep_files.read();
     let database = to.join(DATABASE);
     let name = database.to_str().ok_or_else(|| StoreError::Invalid("the path is not UTF-8".into()))?;
-    shared.read_now(|conn| conn.execute("VACUUM INTO ?1", [name]).map(drop))?;
+    shared.health.check()?;
+    let conn = Connection::open_with_flags(&shared.database, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|e| sql_error("opening the queue", &e))?;
+    conn.execute("VACUUM INTO ?1", [name]).map_err(|e| sql_error("copying the queue", &e))?;
+    drop(conn);
     let (messages, segments) = referred(&database)?;
     let mut files = vec![checksum(&database, DATABASE.into())?];
     for (id, size) in &segments {

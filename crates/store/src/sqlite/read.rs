@@ -63,6 +63,14 @@ pub(crate) fn page(
     rows.map(|row| with_recipients(&tx, row?)).collect()
 }
 
+pub(crate) fn next_due(conn: &Connection, queue: &QueueKey, now: Timestamp) -> Result<Option<Timestamp>> {
+    let tx = conn.unchecked_transaction()?;
+    let Some(number) = find_queue(&tx, queue)? else { return Ok(None) };
+    let sql = "SELECT min(due) FROM delivery WHERE queue = ?1 AND due IS NOT NULL AND due > ?2";
+    let due: Option<i64> = tx.prepare_cached(sql)?.query_row((number, now.0), |row| row.get(0))?;
+    Ok(due.map(Timestamp))
+}
+
 pub(crate) fn load(conn: &Connection, id: DeliveryId) -> Result<Option<Waiting>> {
     let tx = conn.unchecked_transaction()?;
     let sql = format!("{DELIVERY} WHERE d.message = ?1 AND d.idx = ?2");

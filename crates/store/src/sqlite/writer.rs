@@ -75,6 +75,7 @@ impl Writer {
             if !carried.is_empty() {
                 self.group(carried);
                 if !open && !self.carried.is_empty() {
+                    self.carried.drain(..).for_each(|item| item.refuse(&StoreError::NoSpace));
                     return Err(StoreError::NoSpace);
                 }
                 if !self.carried.is_empty() {
@@ -138,7 +139,9 @@ impl Writer {
     fn place(&mut self, items: &mut [Item]) -> Result<(), StoreError> {
         let mut taken: HashMap<(i64, Vec<u8>), MessageId> = HashMap::new();
         let now = self.shared.clock.now();
-        if self.segment.is_none() {
+        // Not before the last group is committed and counted: a closed segment without live records is deleted.
+        if self.segment.as_ref().is_none_or(|s| s.size >= self.shared.config.segment_size) {
+            self.close_segment();
             self.open_segment()?;
         }
         let Some(segment) = &self.segment else { return Err(StoreError::NoSpace) };
@@ -180,13 +183,6 @@ impl Writer {
         self.shared.segments.written(self.buffer.len() as u64);
         if self.buffer.capacity() > BUFFER_KEEP {
             self.buffer = Vec::new();
-        }
-        if segment.size >= self.shared.config.segment_size {
-            // What was placed is safe; a failure to open the next is the next group's to report.
-            self.close_segment();
-            if let Err(error) = self.open_segment() {
-                tracing::warn!(%error, "cannot open a content segment");
-            }
         }
         Ok(())
     }
