@@ -1,6 +1,6 @@
 //! The handle: the way to the writer, and questions answered beside it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -11,6 +11,7 @@ use mail::{Clock, Event};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
+use crate::backup;
 use crate::error::HistoryError;
 use crate::files::Listed;
 use crate::query::{Plan, TraceQuery};
@@ -129,6 +130,17 @@ impl History {
         let (done, wait) = oneshot::channel();
         self.send(Job::Sweep(done))?;
         wait.await.map_err(|_| HistoryError::Closed)
+    }
+
+    /// Writes a consistent copy of every file into the directory `to`, which must not be there, while everything goes
+    /// on. How many octets it took.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn backup(&self, to: PathBuf) -> Result<u64, HistoryError> {
+        let files = Arc::clone(&self.0.shared.files.read());
+        let copied = tokio::task::spawn_blocking(move || backup::copy(&files, &to));
+        copied.await.map_err(|_| HistoryError::Closed)?
     }
 
     /// Figures for metrics.

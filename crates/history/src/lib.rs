@@ -8,6 +8,7 @@
 //! `drain` copies the outbox; `writer` owns the files; `file` is one of them, with `record` (what its rows hold) and
 //! `index` (how messages are found by address); `query` finds messages and `timeline` puts their stories together.
 
+mod backup;
 mod carry;
 mod drain;
 mod error;

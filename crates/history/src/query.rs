@@ -44,6 +44,8 @@ pub struct TraceQuery {
     pub since: Option<i64>,
     /// Accepted before this time, in milliseconds since 1970.
     pub until: Option<i64>,
+    /// Only messages older than this one, by its id: the last one of the page before.
+    pub before: Option<String>,
     /// At most so many timelines (default 50, at most 1000).
     pub limit: Option<usize>,
 }
@@ -56,6 +58,7 @@ pub(crate) struct Plan {
     org: Option<i64>,
     since: i64,
     until: i64,
+    before: MessageId,
     limit: usize,
 }
 
@@ -67,11 +70,18 @@ impl Plan {
             org: query.org,
             since: query.since.unwrap_or(i64::MIN),
             until: query.until.unwrap_or(i64::MAX),
+            before: MessageId(i64::MAX as u64),
             limit: query.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX),
         };
-        if let Some(text) = &query.id {
+        let id_of = |text: &String| {
             let unknown = || HistoryError::Query(format!("{text:?} is no message id: 13 letters and digits"));
-            plan.ids.push(parse_id(text).ok_or_else(unknown)?);
+            parse_id(text).ok_or_else(unknown)
+        };
+        if let Some(text) = &query.before {
+            plan.before = id_of(text)?;
+        }
+        if let Some(text) = &query.id {
+            plan.ids.push(id_of(text)?);
         }
         if let Some(text) = query.text.as_deref().map(str::trim).filter(|t| !t.is_empty()) {
             match parse_id(text) {
@@ -96,6 +106,7 @@ impl Plan {
         let at = accepted.message.received_at.millis();
         at >= self.since
             && at < self.until
+            && accepted.message.id < self.before
             && self.org.is_none_or(|org| org == accepted.message.org.0)
             && self.groups.iter().all(|keys| keys.iter().any(|key| key.matches(accepted)))
     }
@@ -119,7 +130,8 @@ impl Plan {
         // A message told of by id may have lost its row: its events are shown all the same.
         let whole_query =
             self.groups.is_empty() && self.org.is_none() && self.since == i64::MIN && self.until == i64::MAX;
-        if let (true, true, Some(id)) = (found.is_empty(), whole_query, self.ids.first()) {
+        let id = self.ids.first().filter(|id| **id < self.before);
+        if let (true, true, Some(id)) = (found.is_empty(), whole_query, id) {
             found.push(*id);
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
@@ -172,8 +184,9 @@ impl Plan {
     fn by_time(&self, file: &File, found: &mut Vec<MessageId>) -> Result<(), HistoryError> {
         let edge = |ms: i64| number(MessageId::first_at(Timestamp(ms)));
         let first = edge(self.since.saturating_sub(SLACK_MS));
-        let mut behind =
+        let behind =
             if self.until == i64::MAX { i64::MAX } else { edge(self.until.saturating_add(SLACK_MS)) };
+        let mut behind = behind.min(number(self.before));
         while found.len() < self.limit {
             let rows: Vec<(i64, Vec<u8>)> = file.sql(|db| {
                 db.prepare_cached(
@@ -219,7 +232,7 @@ impl Readers {
         let mut story = Story::default();
         for (file, _) in &self.0 {
             if let Err(e) = add(file, id, &mut story) {
-                tracing::error!(error = %e, message = %id, "a part of a message's history cannot be read");
+                tracing::error!(error = %e, %id, "a part of a message's history cannot be read");
             }
         }
         story
@@ -247,7 +260,7 @@ fn guess(text: &str) -> Vec<Key> {
     if text == "<>" {
         return vec![Key::Sender(String::new())];
     }
-    if bare(text).contains('@') {
+    if bare(text).contains('@') && !text.starts_with('@') {
         let folded = address(bare(text));
         return vec![
             Key::Sender(folded.clone()),

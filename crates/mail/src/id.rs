@@ -21,7 +21,7 @@ impl MessageId {
     /// The smallest id that can be made at this time: ids of messages accepted later are larger, as long as the
     /// clock goes forward.
     pub fn first_at(time: Timestamp) -> Self {
-        Self((u64::try_from(time.millis() - EPOCH_MS).unwrap_or(0) & ((1 << 41) - 1)) << 22)
+        Self((u64::try_from(time.millis().saturating_sub(EPOCH_MS)).unwrap_or(0) & ((1 << 41) - 1)) << 22)
     }
 }
 

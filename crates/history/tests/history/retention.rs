@@ -15,7 +15,7 @@ fn sent_to(address: &str) -> TraceQuery {
 async fn a_file_a_day_and_a_new_one_at_the_size_limit() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(START);
-    let config = Config { file_size_max: 200_000, ..Config::default() };
+    let config = Config { file_size_max: 100_000, ..Config::default() };
     let history = open_with(&dir, &clock, config);
     let mut seq = 0;
     for day in 0..3u64 {
@@ -44,7 +44,7 @@ async fn a_file_a_day_and_a_new_one_at_the_size_limit() {
         "{names:?}"
     );
     assert_eq!(history.stats().files, names.len() as u64);
-    assert!(history.stats().bytes > 600_000 && history.stats().bytes < 3_000_000, "{:?}", history.stats());
+    assert!(history.stats().bytes > 400_000 && history.stats().bytes < 3_000_000, "{:?}", history.stats());
     for day in 0..3 {
         let query = TraceQuery { limit: Some(1000), ..sent_to(&format!("r{day}@example.org")) };
         assert_eq!(history.trace(query).await.unwrap().len(), 1000, "day {day}");

@@ -1,0 +1,167 @@
+//! What history costs: processor time, octets and commits per message that is accepted and delivered at once, and how
+//! long a trace takes afterwards.
+//!
+//! `cargo run --release -p history --example cost -- [messages] [directory]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use history::{Config, History, TraceQuery};
+use mail::{
+    Accepted, Address, Attempt, Body, Clock, DeliveryId, Destination, Disposition, EnhancedStatus, Event,
+    EventKind, IdGenerator, Message, OrgId, Origin, Outcome, Protocol, Recipient, RecipientOutcome, Remote,
+    Stream, TlsInfo,
+};
+
+/// Events in one batch, as the drainer makes them.
+const BATCH: usize = 1000;
+/// Messages that are on their way while one is delivered; they decide how often the two halves of a message's story
+/// come in different batches.
+const UNDER_WAY: usize = 100;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let messages: usize = args.next().map_or(Ok(200_000), |n| n.parse())?;
+    let dir = args.next().map_or_else(
+        || std::env::temp_dir().join(format!("history-cost-{}", std::process::id())),
+        PathBuf::from,
+    );
+    std::fs::create_dir_all(&dir)?;
+    let clock = Clock::system();
+    let history = History::open(&dir, Config::default(), clock.clone())?;
+    let ids = IdGenerator::new(clock.clone(), 0);
+
+    let mut spent = Duration::ZERO;
+    let begin = clock.mono();
+    let mut seq = 0;
+    let mut accepted = std::collections::VecDeque::new();
+    let mut batch = Vec::with_capacity(BATCH);
+    for n in 0..messages + UNDER_WAY {
+        if n < messages {
+            let id = ids.next();
+            accepted.push_back(id);
+            seq += 1;
+            batch.push((seq, accept(id, n, &clock)));
+        }
+        if n >= UNDER_WAY
+            && let Some(id) = accepted.pop_front()
+        {
+            seq += 1;
+            batch.push((seq, deliver(id, n, &clock)));
+        }
+        if batch.len() >= BATCH || n + 1 == messages + UNDER_WAY {
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+            let before = writer_cpu();
+            history.append(full).await?;
+            spent += writer_cpu() - before;
+        }
+    }
+    let wall = clock.mono().since(begin);
+    let per_message = spent.as_secs_f64() * 1e6 / messages as f64;
+    println!(
+        "{messages} messages in {wall:.1?}: {per_message:.1} µs of the writer's processor time per message"
+    );
+    println!(
+        "{} octets per message, {} commits",
+        history.stats().bytes / messages as u64,
+        (2 * messages).div_ceil(BATCH)
+    );
+    for (what, query) in [
+        (
+            "by recipient",
+            TraceQuery {
+                recipient: Some(format!("user{}@dest17.example", messages / 2)),
+                ..Default::default()
+            },
+        ),
+        (
+            "by Message-ID",
+            TraceQuery { message_id: Some(format!("{}@client.example", messages / 3)), ..Default::default() },
+        ),
+        ("newest fifty", TraceQuery::default()),
+    ] {
+        let begin = clock.mono();
+        let found = history.trace(query).await?.len();
+        println!("trace {what}: {found} found in {:.1?}", clock.mono().since(begin));
+    }
+    history.close().await;
+    std::fs::remove_dir_all(dir.join("history"))?;
+    Ok(())
+}
+
+/// Processor time of the writer's thread so far.
+fn writer_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        name.starts_with("posthouse-histo").then(|| stat.split(' ').next()?.parse::<u64>().ok()).flatten()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+fn tls(verified: &str) -> TlsInfo {
+    TlsInfo { version: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into(), verified: verified.into() }
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+fn accept(id: mail::MessageId, n: usize, clock: &Clock) -> Event {
+    let now = clock.now();
+    let message = Message {
+        id,
+        org: OrgId::DEFAULT,
+        stream: Stream::Transactional,
+        received_at: now,
+        reverse_path: Some(address(&format!("sender{}@client.example", n % 1000))),
+        ret: None,
+        envid: None,
+        body: Body::SevenBit,
+        smtputf8: false,
+        size: 4096,
+        header_message_id: Some(format!("{n}@client.example")),
+        origin: Origin {
+            protocol: Protocol::Submission,
+            client: Some([192, 0, 2, 7].into()),
+            helo: Some("client.example".into()),
+            credential: Some("shop".into()),
+            tls: Some(tls("")),
+            listener: Some("submission".into()),
+        },
+    };
+    let to = if n.is_multiple_of(2) { 17 } else { n % 500 };
+    let recipients = vec![Recipient::new(address(&format!("user{n}@dest{to}.example")))];
+    Event {
+        at: now,
+        message: id,
+        kind: EventKind::Accepted(Box::new(Accepted { message, recipients, report_on: None })),
+    }
+}
+
+fn deliver(id: mail::MessageId, n: usize, clock: &Clock) -> Event {
+    let now = clock.now();
+    let outcome = Outcome {
+        disposition: Disposition::Delivered,
+        status: EnhancedStatus::new(2, 0, 0),
+        code: Some(250),
+        text: format!("Ok: queued as {n:012X}"),
+    };
+    let attempt = Attempt {
+        delivery: DeliveryId { message: id, index: 0 },
+        destination: Destination::Mx(format!("dest{}.example", n % 500).into()),
+        started: now,
+        duration_ms: 12,
+        remote: Some(Remote {
+            name: "mx1.dest.example".into(),
+            address: Some(([198, 51, 100, 1], 25).into()),
+        }),
+        tls: Some(tls("verified")),
+        outcomes: vec![RecipientOutcome { recipient: 0, outcome }],
+        dsn: false,
+        transcript: None,
+    };
+    Event { at: now, message: id, kind: EventKind::Attempt(Box::new(attempt)) }
+}
