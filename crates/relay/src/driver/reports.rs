@@ -109,7 +109,7 @@ impl Driver {
         match read.await {
             Ok(bytes) => Some(bytes.to_vec()),
             Err(error) => {
-                tracing::warn!(message = %waiting.message.id, %error, "the original can't be read for its report");
+                tracing::warn!(id = %waiting.message.id, %error, "the original can't be read for its report");
                 None
             }
         }

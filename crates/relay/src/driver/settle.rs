@@ -165,7 +165,7 @@ fn log(waiting: &Waiting, attempt: &Attempt, decision: &Decision) {
     let remote = attempt.remote.as_ref().map_or("", |remote| remote.name.as_str());
     if attempt.all_delivered() {
         tracing::info!(
-            message = %waiting.message.id, from = waiting.message.sender(), recipients = decision.recipients.len(),
+            id = %waiting.message.id, from = waiting.message.sender(), recipients = decision.recipients.len(),
             destination = %attempt.destination, remote, ms = attempt.duration_ms, "delivered"
         );
         return;
@@ -173,7 +173,7 @@ fn log(waiting: &Waiting, attempt: &Attempt, decision: &Decision) {
     for ((_, fate), pending) in decision.recipients.iter().zip(&waiting.recipients) {
         let outcome = outcome_of(fate);
         tracing::info!(
-            message = %waiting.message.id, to = %pending.recipient.address, destination = %attempt.destination, remote,
+            id = %waiting.message.id, to = %pending.recipient.address, destination = %attempt.destination, remote,
             result = ?outcome.disposition, status = %outcome.status, code = outcome.code, text = %outcome.text.escape_debug(),
             retry_at = decision.retry_at.map(|t| t.to_string()), "not delivered"
         );

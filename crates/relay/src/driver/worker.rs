@@ -164,7 +164,7 @@ fn without_peer(driver: &Driver, waiting: &Waiting, site: &Destination, outcome:
 
 /// The content is not what was written: this message waits for a person, everything else goes on.
 fn quarantine(driver: &Driver, waiting: &Waiting, reason: String) {
-    tracing::error!(message = %waiting.message.id, %reason, "stored content is damaged; the message is quarantined");
+    tracing::error!(id = %waiting.message.id, %reason, "stored content is damaged; the message is quarantined");
     let kind = EventKind::Damaged { reason: reason.clone() };
     let settlement = Settlement {
         delivery: waiting.id,
