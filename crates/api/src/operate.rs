@@ -67,9 +67,6 @@ async fn trace<C: Control>(
 ) -> Result<axum::Json<Page<Trace>>, Problem> {
     let limit = ask.limit.unwrap_or(20).clamp(1, TRACES_MAX);
     let org = ask.org.as_deref().map(|name| org_id(&control, name)).transpose()?.map(|org| org.0);
-    // Pages go backwards in time: a message's id tells when it was accepted.
-    let until =
-        [time("until", ask.until.as_deref())?, after(ask.after.as_deref())?].into_iter().flatten().min();
     let query = history::TraceQuery {
         text: ask.text,
         sender: ask.from,
@@ -79,13 +76,14 @@ async fn trace<C: Control>(
         id: ask.id,
         org,
         since: time("since", ask.since.as_deref())?,
-        until,
+        until: time("until", ask.until.as_deref())?,
+        before: ask.after,
         limit: Some(limit),
     };
     let found = control.history().trace(query).await?;
     let full = found.len() == limit;
     let items: Vec<Trace> = found.iter().map(|t| view::trace(t, |org| org_name(&control, org))).collect();
-    let next = items.last().and_then(|t| t.received_at.clone()).filter(|_| full);
+    let next = items.last().map(|t| t.id.clone()).filter(|_| full);
     Ok(axum::Json(Page { items, next }))
 }
 
@@ -95,10 +93,6 @@ fn time(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
     let bad = |_| Problem::invalid(format!("`{field}` is a time such as 2026-11-24T07:00:00Z"));
     parsed.map(|t| Some(Timestamp(t.as_millisecond()).millis())).map_err(bad)
-}
-
-fn after(text: Option<&str>) -> Result<Option<i64>, Problem> {
-    time("after", text)
 }
 
 /// The body is one line of JSON, the envelope, and then the message as it is.
