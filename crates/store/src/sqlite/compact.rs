@@ -125,7 +125,7 @@ fn copy_all(
             let n = usize::try_from(length - done).unwrap_or(CHUNK).min(CHUNK);
             if let Err(error) = from.read_exact_at(&mut buffer[..n], start + done) {
                 // It stays where it is, and so does its segment: reading it will tell.
-                tracing::warn!(message = %at.message, segment = at.segment, %error, "cannot move content");
+                tracing::warn!(id = %at.message, segment = at.segment, %error, "cannot move content");
                 shared.segments.set_stuck(at.segment);
                 break;
             }
