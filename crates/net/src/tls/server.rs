@@ -30,7 +30,7 @@ pub enum CertificateSource {
         /// The key to it.
         key: PathBuf,
     },
-    /// `[acme]`: issued and renewed by [`acme::run`]. Until it is there, a self-signed one stands in.
+    /// `[acme]`: issued and renewed by [`acme::Acme::run`]. Until it is there, a self-signed one stands in.
     Acme {
         /// The names it must be made out for.
         domains: Vec<String>,
