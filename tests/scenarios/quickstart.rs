@@ -27,9 +27,8 @@ fn what_quickstart_prints_can_be_typed_and_its_mail_is_caught() {
     let mut quickstart = posthouse();
     quickstart.arg("quickstart");
     let mut daemon = Daemon::start("quickstart", quickstart);
-    daemon
-        .wait_line("a line for Python", Duration::from_secs(30), 0, |l| l.contains("python3").then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
+    let ready = |l: &str| (l.contains("ready") && l.contains("hostname")).then_some(());
+    daemon.wait_line("that it is ready", Duration::from_secs(30), 0, ready);
     let printed = daemon.output();
     let mut sent = 0;
     for program in ["swaks", "curl", "python3"] {

@@ -115,7 +115,7 @@ impl Relay {
         self.daemon = Some(Daemon::start("posthouse", self.command()));
     }
 
-    /// Waits until every listener of the file has said where it listens.
+    /// Waits until every listener of the file has said where it listens, and the relay that it is ready.
     #[track_caller]
     pub fn await_listening(&mut self) {
         assert!(self.try_await_listening(START_WITHIN), "it did not come up:\n{}", self.daemon().output());
@@ -132,7 +132,9 @@ impl Relay {
                     self.ports.insert(name.to_owned(), addr);
                 }
             }
-            if self.ports.len() == LISTENERS.len() {
+            // The ports are bound first; the management socket is there when it says that it is ready.
+            let ready = output.lines().any(|l| l.contains("ready") && l.contains("hostname"));
+            if ready && self.ports.len() == LISTENERS.len() {
                 return true;
             }
             if daemon.exited().is_some() {
