@@ -7,8 +7,8 @@ use mail::{DeliveryId, Disposition, EnhancedStatus, Notify, Outcome, RecipientOu
 
 use crate::limits::Retry;
 
-/// A moment before the end of a message's lifetime is too close to be worth an attempt of its own.
-const LAST_STEP_MIN: Duration = Duration::from_secs(60);
+/// So much time is left between two attempts, however close the end of the lifetime is.
+const LAST_STEP_MIN: Duration = Duration::from_secs(1);
 
 /// What [`decide`] has to know about a delivery.
 #[derive(Clone, Copy, Debug)]
