@@ -10,4 +10,5 @@ mod conformance;
 mod crash;
 mod damage;
 mod disk;
+mod faults;
 mod model;
