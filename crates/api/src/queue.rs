@@ -16,6 +16,7 @@ use crate::accounts::{org_id, org_name};
 use crate::control::Control;
 use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
+use crate::routing::{check_template, known_smarthost};
 use crate::submit::Stored;
 use crate::types::{
     Delivery, DeliveryDetail, LIMIT_DEFAULT, LIMIT_MAX, Page, QueueAction, QueueChange, QueueChanged,
@@ -125,7 +126,7 @@ async fn change<C: Control>(
         ));
     }
     if let Action::Reroute { to: Destination::SmartHost(name) } = &action {
-        crate::routing::known_smarthost(&control, name)?;
+        known_smarthost(&control, name)?;
     }
     let filter = filter(&control, &ask.filter)?;
     let changed = control.store().change(filter, action.clone(), by, ask.dry_run).await?;
@@ -161,6 +162,9 @@ fn action_of(name: &str, ask: &QueueChange) -> Result<Action, Problem> {
                 && mail::domain_to_ascii(domain).is_none()
             {
                 return Err(Problem::invalid(format!("{domain:?} is no domain")));
+            }
+            if let Destination::Maildir(path) = &to {
+                check_template(path)?;
             }
             Action::Reroute { to }
         }

@@ -4,7 +4,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use directory::{DirectoryError, NewRoute, Secret};
+use directory::{DirectoryError, NewRoute, RouteTarget, Secret};
+use mail::Destination;
 
 use crate::accounts::absent;
 use crate::control::Control;
@@ -80,7 +81,22 @@ fn parsed(new: &RouteNew) -> Result<NewRoute, Problem> {
             |t: &String| t.parse().map_err(|e: directory::PatternError| Problem::invalid(e.to_string()));
         texts.iter().map(parse).collect::<Result<Vec<_>, _>>()
     };
-    Ok(NewRoute { domains: patterns(&new.domains)?, senders: patterns(&new.senders)?, to: new.to.parse()? })
+    let to: RouteTarget = new.to.parse()?;
+    if let RouteTarget::To(Destination::Maildir(path)) = &to {
+        check_template(path)?;
+    }
+    Ok(NewRoute { domains: patterns(&new.domains)?, senders: patterns(&new.senders)?, to })
+}
+
+/// A path for Maildirs leads nowhere upwards, and its fields are known.
+pub(crate) fn check_template(path: &str) -> Result<(), Problem> {
+    let plain = path.replace("{domain}", "").replace("{user}", "");
+    if plain.contains(['{', '}', '\0']) || path.split('/').any(|part| part == "..") {
+        return Err(Problem::invalid(format!(
+            "{path:?}: fields are {{domain}} and {{user}}, and .. is not possible"
+        )));
+    }
+    Ok(())
 }
 
 async fn add<C: Control>(

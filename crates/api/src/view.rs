@@ -144,7 +144,6 @@ fn fill_attempt(out: &mut TraceStep, attempt: &AttemptView) {
     out.duration_ms = Some(attempt.duration_ms);
     out.transcript = attempt.transcript.clone();
     let outcomes = attempt.outcomes.iter();
-    out.recipients = outcomes
-        .map(|o| StepRecipient { address: o.recipient.clone(), outcome: Some(seen(o)) })
-        .collect();
+    out.recipients =
+        outcomes.map(|o| StepRecipient { address: o.recipient.clone(), outcome: Some(seen(o)) }).collect();
 }

@@ -1,0 +1,9 @@
+//! The management API over real stores: what it answers, what it refuses, and who may ask.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod accounts;
+mod common;
+mod hostile;
+mod queue;
+mod serving;
