@@ -40,7 +40,8 @@ async fn what_another_server_could_take_for_the_end_never_leaves() {
     for bad in
         [&b"\n.\n"[..], b"\n.\r\n", b"\r.\r\n", b"\r\n.\n", b"\r\n.\r", b"\r\n\0.\r\n", b"\r\r\n.\r\r\n"]
     {
-        for padding in [0, 200_000, 600_000] {
+        // In one piece; in many from memory; from a file.
+        for padding in [0, 200_000, 300_000] {
             let content = [
                 b"Subject: x\r\n\r\n".to_vec(),
                 b"0123456\r\n".repeat(padding / 9),

@@ -208,6 +208,7 @@ async fn check_says_what_is_wrong_in_words() {
         assert!(!step.transcript.contains("AHVzZXIAc2VjcmV0"));
     }
     assert_eq!(good.seen(|s| (s.count("QUIT"), s.count("MAIL"))), (1, 0));
-    let untrusting = probe(&Rig::new().engine, &host).await;
+    let alone = smart_host(vec![host_port(good.at)], SmartHostTls::Required, true);
+    let untrusting = probe(&Rig::new().engine, &alone).await;
     assert!(untrusting.steps[0].text.contains("tls.ca_file"), "{:?}", untrusting.steps[0]);
 }
