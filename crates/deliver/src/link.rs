@@ -101,6 +101,7 @@ impl Link {
             }
             _ => self.by_session(job, &mut attempt, started).await,
         }
+        self.prepared.trim();
         attempt.outcomes.sort_by_key(|outcome| outcome.recipient);
         let took = self.engine.clock().mono().since(started);
         attempt.duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

@@ -26,9 +26,6 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Encodes small content. What cannot be sent by SMTP is found out before anything is said to the peer.
     pub(crate) async fn prepare(&mut self, content: &Content) -> Result<(), Outcome> {
-        if let Some(used) = self.encoded.take() {
-            self.spare = used;
-        }
         self.spare.clear();
         if content.len() > PIECE as u64 {
             return Ok(());
@@ -42,6 +39,21 @@ impl Prepared {
             .map_err(|forbidden| unsendable(&forbidden))?;
         self.encoded = Some(out);
         Ok(())
+    }
+}
+
+/// A link that waits for its next message keeps no more memory than this.
+const KEPT: usize = 16 << 10;
+
+impl Prepared {
+    /// Gives memory back after a large message.
+    pub(crate) fn trim(&mut self) {
+        if let Some(used) = self.encoded.take() {
+            self.spare = used;
+        }
+        if self.spare.capacity() > KEPT {
+            self.spare = Vec::new();
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smtp::sasl::{BindingKind, ChannelBinding, Exchange, Mechanism, Next, ScramVerifier, ServerMechanisms};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -45,13 +46,14 @@ pub(crate) struct Behaviour {
     lmtp: bool,
     tls: Option<TlsAcceptor>,
     implicit: bool,
+    scram: Option<ScramVerifier>,
 }
 
 impl Behaviour {
     /// A good server that offers `offers`.
     pub(crate) fn offering(offers: &[&str]) -> Self {
         let offers = offers.iter().map(|o| (*o).to_owned()).collect();
-        Self { offers, acts: HashMap::new(), lmtp: false, tls: None, implicit: false }
+        Self { offers, acts: HashMap::new(), lmtp: false, tls: None, implicit: false, scram: None }
     }
 
     /// With PIPELINING, 8BITMIME, SMTPUTF8, SIZE and DSN.
@@ -75,6 +77,12 @@ impl Behaviour {
     pub(crate) fn starttls(mut self, tls: &TlsAcceptor) -> Self {
         self.offers.push("STARTTLS".into());
         self.tls = Some(tls.clone());
+        self
+    }
+
+    /// Knows the verifier of this password.
+    pub(crate) fn scram(mut self, password: &str) -> Self {
+        self.scram = ScramVerifier::new(password).ok();
         self
     }
 
@@ -139,10 +147,16 @@ impl Peer {
                 let behaviour = behaviours[turn.min(behaviours.len() - 1)].clone();
                 let seen = shared.clone();
                 tokio::spawn(async move {
-                    let _ =
-                        Talk { input: Vec::new(), accepted: 0, in_tls: false, behaviour, seen: seen.clone() }
-                            .run(Box::new(stream))
-                            .await;
+                    let _ = Talk {
+                        input: Vec::new(),
+                        accepted: 0,
+                        in_tls: false,
+                        bindings: Vec::new(),
+                        behaviour,
+                        seen: seen.clone(),
+                    }
+                    .run(Box::new(stream))
+                    .await;
                     seen.lock().closed += 1;
                 });
             }
@@ -173,6 +187,7 @@ struct Talk {
     input: Vec<u8>,
     accepted: usize,
     in_tls: bool,
+    bindings: Vec<ChannelBinding>,
     behaviour: Behaviour,
     seen: Arc<Mutex<Seen>>,
 }
@@ -186,7 +201,11 @@ impl Talk {
         loop {
             let line = self.line(&mut wire).await?;
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
-            self.seen.lock().lines.push(line);
+            self.seen.lock().lines.push(line.clone());
+            if verb == "AUTH" && self.behaviour.scram.is_some() {
+                self.scram(&line, &mut wire).await?;
+                continue;
+            }
             let good = self.good_answer(&verb);
             let said = self.act(&verb, &good, &mut wire).await?;
             match verb.as_str() {
@@ -271,11 +290,39 @@ impl Talk {
         }
     }
 
+    async fn scram(&mut self, line: &str, wire: &mut Wire) -> io::Result<()> {
+        let mut words = line.split(' ').skip(1);
+        let mechanism = words.next().and_then(Mechanism::from_name).unwrap();
+        let offered = ServerMechanisms { plain: false, scram: true, scram_plus: !self.bindings.is_empty() };
+        let mut step = Exchange::begin(mechanism, offered, &self.bindings, words.next());
+        loop {
+            step = match step.map_err(io::Error::other)? {
+                (exchange, Next::Challenge(text)) => {
+                    wire.write_all(format!("334 {text}\r\n").as_bytes()).await?;
+                    wire.flush().await?;
+                    let answer = self.line(wire).await?;
+                    exchange.respond(&answer)
+                }
+                (exchange, Next::Verifier { .. }) => exchange.verifier(self.behaviour.scram.clone().unwrap()),
+                (_, Next::Scram { proven, .. }) => {
+                    let said: &[u8] = if proven { b"235 2.7.0 welcome\r\n" } else { b"535 5.7.8 no\r\n" };
+                    wire.write_all(said).await?;
+                    return wire.flush().await;
+                }
+                (_, Next::Check { .. }) => panic!("a password by SCRAM"),
+            }
+        }
+    }
+
     async fn handshake(&mut self, wire: Wire) -> io::Result<Wire> {
         let Some(tls) = self.behaviour.tls.clone() else { return Ok(wire) };
         assert!(self.input.is_empty(), "the client said something between STARTTLS and the handshake");
         let stream = tls.accept(wire).await?;
         self.in_tls = true;
+        let exported =
+            stream.get_ref().1.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""));
+        let data = exported.unwrap().to_vec();
+        self.bindings = vec![ChannelBinding { kind: BindingKind::Exporter, data }];
         self.seen.lock().handshakes += 1;
         Ok(Box::new(stream))
     }

@@ -54,6 +54,30 @@ async fn tls_and_login() {
     }
 }
 
+/// The password itself is shown to nobody, and the login is bound to the TLS connection where that is offered.
+#[tokio::test]
+async fn scram_before_anything_else() {
+    let certificates = Certificates::new(&["127.0.0.1"]);
+    let all = "AUTH PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS";
+    for (mode, offer, password, command, expected) in [
+        (SmartHostTls::Required, all, "secret", "AUTH SCRAM-SHA-256-PLUS ", "+250"),
+        (SmartHostTls::Required, "AUTH SCRAM-SHA-256", "secret", "AUTH SCRAM-SHA-256 ", "+250"),
+        (SmartHostTls::None, all, "secret", "AUTH SCRAM-SHA-256 ", "+250"),
+        (SmartHostTls::Required, "AUTH SCRAM-SHA-256-PLUS", "another", "AUTH SCRAM-SHA-256-PLUS ", "~535"),
+    ] {
+        let mut behaviour = Behaviour::offering(&["PIPELINING", offer]).scram(password);
+        if mode == SmartHostTls::Required {
+            behaviour = behaviour.starttls(&certificates.acceptor);
+        }
+        let peer = Peer::new(behaviour).await;
+        let rig = rig(smart_host(vec![host_port(peer.at)], mode, true), Some(&certificates));
+        let mut link = rig.link(&up());
+        let attempt = attempt(&mut link, &rig.letter(&["a@example.net"]).await).await;
+        assert_eq!(outcomes(&attempt), expected, "{offer}: {:?}", attempt.transcript);
+        assert_eq!(peer.seen(|s| (s.count("AUTH"), s.count(command))), (1, 1), "{offer}");
+    }
+}
+
 #[tokio::test]
 async fn required_means_required() {
     let certificates = Certificates::new(&["127.0.0.1"]);
