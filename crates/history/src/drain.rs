@@ -43,7 +43,7 @@ pub async fn drain<S: OutboxSource>(source: S, history: History, shutdown: Cance
     let mut committed = source.committed();
     let mut after = history.stats().last;
     let there = *committed.borrow_and_update();
-    history.behind(there);
+    history.follow(committed.clone());
     if there < after {
         tracing::warn!(
             outbox = there,
@@ -57,7 +57,7 @@ pub async fn drain<S: OutboxSource>(source: S, history: History, shutdown: Cance
     } else if let Err(e) = source.done(after).await {
         tracing::error!(error = %e, "events that the history has cannot be deleted from the outbox yet");
     }
-    while wait_for_batch(&mut committed, after, &history, &shutdown).await {
+    while wait_for_batch(&mut committed, after, &shutdown).await {
         match copy(&source, &history, after).await {
             Ok(Some(last)) => after = last,
             // The outbox has nothing though it told of more: it was emptied by other hands.
@@ -78,7 +78,6 @@ pub async fn drain<S: OutboxSource>(source: S, history: History, shutdown: Cance
 async fn wait_for_batch(
     committed: &mut watch::Receiver<u64>,
     after: u64,
-    history: &History,
     shutdown: &CancellationToken,
 ) -> bool {
     let at_least = async |committed: &mut watch::Receiver<u64>, number: u64| {
@@ -95,7 +94,6 @@ async fn wait_for_batch(
         _ = timeout(LINGER, at_least(committed, full)) => {}
         () = shutdown.cancelled() => {}
     }
-    history.behind(*committed.borrow());
     true
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mail::{Clock, Event};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::backup;
 use crate::error::HistoryError;
@@ -61,8 +61,8 @@ struct Handle {
 pub(crate) struct Shared {
     files: RwLock<Arc<[Listed]>>,
     last: AtomicU64,
-    /// Number of the last event that the outbox is known to have.
-    committed: AtomicU64,
+    /// Follows the number of the last event in the outbox, once a drainer runs.
+    committed: RwLock<Option<watch::Receiver<u64>>>,
 }
 
 impl Shared {
@@ -148,9 +148,10 @@ impl History {
         let shared = &self.0.shared;
         let files = shared.files.read();
         let last = shared.last.load(Ordering::Relaxed);
+        let committed = shared.committed.read().as_ref().map_or(0, |committed| *committed.borrow());
         Stats {
             last,
-            lag: shared.committed.load(Ordering::Relaxed).saturating_sub(last),
+            lag: committed.saturating_sub(last),
             files: files.len() as u64,
             bytes: files.iter().map(|f| f.bytes).sum(),
         }
@@ -173,9 +174,9 @@ impl History {
         self.send(Job::Rewind)
     }
 
-    /// Tells how far the outbox is.
-    pub(crate) fn behind(&self, committed: u64) {
-        self.0.shared.committed.store(committed, Ordering::Relaxed);
+    /// Tells where to see how far the outbox is.
+    pub(crate) fn follow(&self, committed: watch::Receiver<u64>) {
+        *self.0.shared.committed.write() = Some(committed);
     }
 
     fn send(&self, job: Job) -> Result<(), HistoryError> {

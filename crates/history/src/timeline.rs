@@ -1,5 +1,7 @@
 //! A message's story, put together from its row and its events.
 
+use std::collections::HashMap;
+
 use mail::{Accepted, Attempt, Disposition, Event, EventKind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -57,9 +59,12 @@ impl Story {
     /// Puts the events in order and drops what was told twice, as after a restore from a backup.
     fn order(&mut self) {
         self.events.sort_by_key(|(seq, _)| *seq);
+        let mut at_same_time: HashMap<Timestamp, Vec<usize>> = HashMap::new();
         let events = std::mem::take(&mut self.events);
         for (seq, event) in events {
-            if !self.events.iter().any(|(_, known)| *known == event) {
+            let known = at_same_time.entry(event.at).or_default();
+            if !known.iter().any(|n| self.events[*n].1 == event) {
+                known.push(self.events.len());
                 self.events.push((seq, event));
             }
         }
@@ -108,7 +113,7 @@ fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {
     })
 }
 
-/// Where each recipient stands after the events so far.
+/// Where each recipient stands after the events so far, by number.
 struct Standing {
     recipients: Vec<RecipientView>,
 }
@@ -169,12 +174,20 @@ impl Standing {
         }
     }
 
+    fn place(&self, number: u16) -> Option<usize> {
+        self.recipients.binary_search_by_key(&number, |r| r.number).ok()
+    }
+
     fn name(&self, number: u16) -> String {
-        self.recipients.iter().find(|r| r.number == number).map(|r| r.address.clone()).unwrap_or_default()
+        self.place(number).map(|n| self.recipients[n].address.clone()).unwrap_or_default()
     }
 
     fn each(&mut self, numbers: &[u16], end: End, at: Timestamp) {
-        self.recipients.iter_mut().filter(|r| numbers.contains(&r.number)).for_each(|r| set(r, end, at));
+        for number in numbers {
+            if let Some(place) = self.place(*number) {
+                set(&mut self.recipients[place], end, at);
+            }
+        }
     }
 
     fn all(&mut self, end: End, at: Timestamp) {

@@ -17,8 +17,10 @@ use crate::history::{Config, Shared};
 
 /// How often old files are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
-/// A wall clock that goes so much faster or slower than time was set by hand: nothing is dropped on its word.
+/// A wall clock that goes so much faster or slower than time was set.
 const JUMP_MAX: Duration = Duration::from_secs(3600);
+/// So long after that nothing is dropped on its word: time for whoever set it wrong to notice.
+const DISTRUST: Duration = Duration::from_secs(86_400);
 
 /// What the thread is asked to do.
 pub(crate) enum Job {
@@ -36,8 +38,10 @@ pub(crate) struct Writer {
     dir: PathBuf,
     config: Config,
     clock: Clock,
-    /// Wall and monotonic time when it began.
+    /// Wall and monotonic time when it began, or when the clock was last set.
     began: (Timestamp, Mono),
+    /// Nothing is dropped before.
+    distrusted_until: Mono,
     /// Oldest first; the last one is written, when `current` is open.
     files: Vec<Listed>,
     current: Option<File>,
@@ -56,7 +60,8 @@ impl Writer {
         let files = files::list(&dir)?;
         let last = files.iter().map(|f| f.span.last).max().unwrap_or(0);
         let began = (clock.now(), clock.mono());
-        let writer = Self { dir, config, clock, began, files, current: None, shared, last };
+        let distrusted_until = Mono::default();
+        let writer = Self { dir, config, clock, began, distrusted_until, files, current: None, shared, last };
         writer.publish();
         Ok(writer)
     }
@@ -160,12 +165,7 @@ impl Writer {
     /// the file that is written.
     fn sweep(&mut self) {
         let now = self.clock.now();
-        let wall = now.millis() - self.began.0.millis();
-        let real = i64::try_from(self.clock.mono().since(self.began.1).as_millis()).unwrap_or(i64::MAX);
-        if u128::from(wall.abs_diff(real)) > JUMP_MAX.as_millis() {
-            tracing::warn!(
-                "the clock was set while the relay runs: no history is dropped until it is restarted"
-            );
+        if !self.clock_is_trusted(now) {
             return;
         }
         while self.files.len() > 1 {
@@ -186,6 +186,18 @@ impl Writer {
             self.files.remove(0);
             self.publish();
         }
+    }
+
+    fn clock_is_trusted(&mut self, now: Timestamp) -> bool {
+        let mono = self.clock.mono();
+        let real = i64::try_from(mono.since(self.began.1).as_millis()).unwrap_or(i64::MAX);
+        let wall = now.millis() - self.began.0.millis();
+        if u128::from(wall.abs_diff(real)) > JUMP_MAX.as_millis() {
+            tracing::warn!(now = %now, "the clock was set: no history is dropped for a day");
+            self.began = (now, mono);
+            self.distrusted_until = mono.plus(DISTRUST);
+        }
+        mono >= self.distrusted_until
     }
 
     fn carry_over(&mut self, oldest: &Listed) -> Result<(), HistoryError> {

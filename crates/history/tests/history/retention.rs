@@ -1,7 +1,5 @@
 //! New files, old files, and what is kept of them.
 
-use std::time::Duration;
-
 use history::{Config, End, TraceQuery};
 use mail::{Disposition, Event, EventKind, ManualClock};
 
@@ -63,7 +61,8 @@ async fn a_file_a_day_and_a_new_one_at_the_size_limit() {
         )])
         .await
         .unwrap();
-    assert_eq!(files(&dir).len(), names.len());
+    let last = files(&dir).pop().unwrap();
+    assert!(last.file_name().unwrap().to_str().unwrap().starts_with("2026-11-26-"), "{last:?}");
     assert_eq!(history.trace(sent_to("z@example.org")).await.unwrap().len(), 1);
 }
 
@@ -141,10 +140,6 @@ async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable() {
     }
     assert!(history.trace(sent_to("held@example.org")).await.unwrap().is_empty());
     assert_eq!(history.trace(sent_to("deferred@example.org")).await.unwrap().len(), 1);
-    // Even over a restart.
-    history.close().await;
-    let history = open_with(&dir, &clock, Config { keep, ..Config::default() });
-    assert_eq!(history.trace(sent_to("deferred@example.org")).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -170,9 +165,10 @@ async fn a_clock_that_was_set_drops_nothing() {
     history.sweep().await.unwrap();
     assert_eq!(files(&dir).len(), 2);
     assert_eq!(history.trace(sent_to("bob@example.org")).await.unwrap().len(), 1);
-    // A day that really passes counts, once the clock is right.
+    // Set right again, it is believed after a day.
     clock.jump_to(START);
-    clock.advance(DAY * 3 + Duration::from_secs(1));
+    history.sweep().await.unwrap();
+    clock.advance(DAY * 3);
     history.sweep().await.unwrap();
     assert_eq!(files(&dir).len(), 1);
 }
