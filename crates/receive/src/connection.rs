@@ -129,7 +129,7 @@ async fn serve<B: Backend>(
         org: OrgId::DEFAULT,
         began: shared.backend.clock().mono(),
         content_began: Mono::default(),
-        stopping: false,
+        stopping: None,
     };
     conversation.run(messages).await
 }
@@ -170,7 +170,8 @@ struct Conversation<'a, B> {
     org: OrgId,
     began: Mono,
     content_began: Mono,
-    stopping: bool,
+    /// When the service was told to stop.
+    stopping: Option<Mono>,
 }
 
 impl<B: Backend> Conversation<'_, B> {
@@ -188,7 +189,7 @@ impl<B: Backend> Conversation<'_, B> {
                     if let Some(intake) = &mut self.intake
                         && let Err(reply) = intake.write(piece, &mut self.scratch, limits).await
                     {
-                        self.intake = None;
+                        self.abandoned(&reply);
                         self.session.abandon(reply);
                     }
                 }
@@ -216,10 +217,7 @@ impl<B: Backend> Conversation<'_, B> {
                     let answer = begun.map(|intake| self.intake = Some(intake));
                     self.answer(answer);
                 }
-                Step::Abandoned => {
-                    self.shared.meters.messages_refused.increment(1);
-                    self.intake = None;
-                }
+                Step::Abandoned(reply) => self.abandoned(&reply),
                 Step::End(envelope) => {
                     self.end(envelope).await;
                     *messages = self.session.messages();
@@ -249,11 +247,22 @@ impl<B: Backend> Conversation<'_, B> {
         match answer {
             Ok(()) => self.session.allow(),
             Err(reply) => {
-                let (listener, client) = (&self.shared.listener.name, self.client.peer);
-                info!(%listener, %client, reply = ?reply.to_string(), "refused");
+                self.log_refusal(&reply);
                 self.session.refuse(&reply);
             }
         }
+    }
+
+    /// The message that is coming in will be refused: gives its room back.
+    fn abandoned(&mut self, reply: &Reply) {
+        self.shared.meters.messages_refused.increment(1);
+        self.intake = None;
+        self.log_refusal(reply);
+    }
+
+    fn log_refusal(&self, reply: &Reply) {
+        let (listener, client) = (&self.shared.listener.name, self.client.peer);
+        info!(%listener, %client, reply = ?reply.to_string(), "refused");
     }
 
     /// The content is complete: stores and admits it.
@@ -305,14 +314,14 @@ impl<B: Backend> Conversation<'_, B> {
         self.buffer.reserve(room);
         let (patience, complaint) = self.patience();
         let read = timeout(patience, self.stream.read_buf(&mut self.buffer));
-        let got = if self.stopping {
+        let got = if self.stopping.is_some() {
             read.await
         } else {
             tokio::select! {
                 biased;
                 got = read => got,
                 () = stop => {
-                    self.stopping = true;
+                    self.stopping = Some(self.shared.backend.clock().mono());
                     self.session.shut_down();
                     return Ok(());
                 }
@@ -342,8 +351,15 @@ impl<B: Backend> Conversation<'_, B> {
             let left = (limits.session + more).saturating_sub(now.since(self.began));
             (left, "The session took too long; closing")
         };
-        let idle = if self.stopping { limits.idle.min(STOPPING) } else { limits.idle };
-        if left < idle { (left, complaint) } else { (idle, "Nothing was said for too long; closing") }
+        let (left, complaint) = match self.stopping.map(|at| STOPPING.saturating_sub(now.since(at))) {
+            Some(stop) if stop < left => (stop, "The service is shutting down; try again in a moment"),
+            _ => (left, complaint),
+        };
+        if left < limits.idle {
+            (left, complaint)
+        } else {
+            (limits.idle, "Nothing was said for too long; closing")
+        }
     }
 
     async fn start_tls(mut self) -> Result<Self, End> {

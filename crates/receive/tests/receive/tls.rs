@@ -110,3 +110,18 @@ async fn what_follows_starttls_is_never_answered() {
     hello.send("\x16\x03\x01\x02\x00\x01").await;
     hello.closed().await;
 }
+
+#[tokio::test]
+async fn a_chunk_cut_off_by_close_notify_is_nothing() {
+    let running = Running::start(listener(Mode::Smtp), limits());
+    let mut wire = Wire::connect(running.address).await;
+    wire.say("STARTTLS\r\n", "220").await;
+    let mut wire = wire.start_tls().await;
+    wire.say("EHLO client.example\r\n", "250").await;
+    wire.say("MAIL FROM:<a@b.example>\r\n", "250").await;
+    wire.say("RCPT TO:<c@d.example>\r\n", "250").await;
+    wire.send("BDAT 100 LAST\r\nSubject: x\r\n").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut wire.stream).await.unwrap();
+    wire.closed().await;
+    running.nothing().await;
+}

@@ -56,12 +56,12 @@ impl Session {
         if content.octets > max {
             content.refuse(too_big(max));
         }
-        if content.refused.is_some() {
-            if !std::mem::replace(&mut content.told, true) {
-                self.consumed = used;
-                return Some(Next::Abandoned);
+        if let Some(reply) = &content.refused {
+            if std::mem::replace(&mut content.told, true) {
+                return None;
             }
-            return None;
+            self.consumed = used;
+            return Some(Next::Abandoned(reply.clone()));
         }
         if size == 0 {
             return None;
@@ -92,7 +92,7 @@ impl Session {
                 let refused = refused.unwrap_or_else(|| refusal(503, 5, 1, "Say MAIL and RCPT first"));
                 self.fail(&refused);
                 self.transaction = None;
-                (!content.told).then_some(Next::Abandoned)
+                (!content.told).then_some(Next::Abandoned(refused))
             }
         }
     }

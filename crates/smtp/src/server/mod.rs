@@ -34,8 +34,8 @@ pub enum Step<'s> {
     Read,
     /// Octets of the content, dots taken off.
     Content(&'s [u8]),
-    /// The content so far is not wanted any more: it will be refused, what still comes is thrown away.
-    Abandoned,
+    /// The content so far is not wanted any more: it is refused with this reply, what still comes is thrown away.
+    Abandoned(Reply),
     /// Write the output, do the TLS handshake, call [`Session::tls_started`]. Nothing that was read before belongs
     /// to TLS.
     StartTls,
@@ -92,7 +92,7 @@ enum Next {
     Read,
     Content(Range<usize>),
     NewLine,
-    Abandoned,
+    Abandoned(Reply),
     StartTls,
     Close,
     Password(String, Password),
@@ -235,7 +235,7 @@ impl Session {
             Next::Read => Step::Read,
             Next::Content(range) => Step::Content(&buffer[range]),
             Next::NewLine => Step::Content(b"\r\n"),
-            Next::Abandoned => Step::Abandoned,
+            Next::Abandoned(reply) => Step::Abandoned(reply),
             Next::StartTls => Step::StartTls,
             Next::Password(login, password) => Step::Password { login, password },
             Next::Verifier(login) => Step::Verifier { login },

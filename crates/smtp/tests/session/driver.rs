@@ -90,7 +90,7 @@ impl Driver {
                 assert!(!octets.is_empty() && !self.abandoned);
                 self.content.extend_from_slice(octets);
             }
-            Step::Abandoned => self.abandoned = true,
+            Step::Abandoned(_) => self.abandoned = true,
             Step::Password { login, password } => {
                 let verdict = match (login.as_str(), password.0.as_str()) {
                     ("user", "secret") => AuthVerdict::Ok,
