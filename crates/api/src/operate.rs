@@ -1,6 +1,7 @@
 //! Status, reload, explain, trace, submission, backup, verification.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +26,9 @@ use crate::view;
 const ENVELOPE_MAX: usize = 1 << 20;
 /// Most recipients to explain.
 const EXPLAIN_MAX: usize = 100;
+/// How long a trace waits for the history.
+const CATCH_UP: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(20);
 /// Most timelines in one answer.
 const TRACES_MAX: usize = 200;
 
@@ -80,11 +84,23 @@ async fn trace<C: Control>(
         before: ask.after,
         limit: Some(limit),
     };
+    caught_up(&control).await;
     let found = control.history().trace(query).await?;
     let full = found.len() == limit;
     let items: Vec<Trace> = found.iter().map(|t| view::trace(t, |org| org_name(&control, org))).collect();
     let next = items.last().map(|t| t.id.clone()).filter(|_| full);
     Ok(axum::Json(Page { items, next }))
+}
+
+/// Waits until the history has what has happened so far: whoever has just sent something wants to see it. It copies in
+/// batches, so that is a moment; one that is far behind is not waited for.
+async fn caught_up<C: Control>(control: &C) {
+    let happened = *control.store().outbox_wait().borrow();
+    let mut left = CATCH_UP;
+    while control.history().stats().last < happened && !left.is_zero() {
+        tokio::time::sleep(STEP).await;
+        left = left.saturating_sub(STEP);
+    }
 }
 
 /// Milliseconds of an RFC 3339 time.

@@ -79,7 +79,11 @@ impl Rows {
         self.0.add_row(cells.iter().map(|cell| clean(cell.as_ref())));
     }
 
-    pub(crate) fn print(&self) {
+    pub(crate) fn print(&mut self) {
+        self.0.discover_columns();
+        self.0.column_iter_mut().for_each(|column| {
+            column.set_padding((0, 1));
+        });
         for row in self.0.lines() {
             line(row.trim_end());
         }

@@ -28,7 +28,8 @@ pub(super) fn run(context: &Context) -> Result<(), CliError> {
     } else {
         output::line(&welcome(&config, &password));
     }
-    super::operate::serve_with(config, context.config_path().map(std::path::Path::to_owned))
+    // Without a path, nothing of the file comes back by a reload: no route could lead out of the machine.
+    super::operate::serve_with(config, None)
 }
 
 /// Makes the demo organisation and credential, with a new password each time.
@@ -130,15 +131,17 @@ fn examples(at: SocketAddr, password: &str) -> String {
 }
 
 fn look(config: &Config) -> String {
-    let option = match &config.source.path {
-        Some(path) => format!(" --config {}", path.display()),
-        None => String::new(),
+    let program =
+        std::env::args().next().filter(|name| name.contains('/')).unwrap_or_else(|| "posthouse".into());
+    let posthouse = match &config.source.path {
+        Some(path) => format!("{program} --config {}", path.display()),
+        None => program,
     };
     format!(
         "\nSee what became of it (in another terminal, in this directory):\n\
-         \n  posthouse{option} trace someone@example.net\
-         \n  posthouse{option} queue list\
-         \n  posthouse{option} queue show ID --raw\n\
+         \n  {posthouse} trace someone@example.net\
+         \n  {posthouse} queue list\
+         \n  {posthouse} queue show ID --raw\n\
          \nStop it with Ctrl-C. Mail and settings are in {}.\n",
         config.data_dir.display()
     )

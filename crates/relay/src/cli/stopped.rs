@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use tokio_util::sync::CancellationToken;
 
 use super::context::CliError;
 use crate::config::Config;
-use crate::service::{Relay, RelayControl, ServeError, open};
+use crate::service::{Relay, RelayControl, ServeError, open, tell};
 
 /// The relay's parts, opened, but not at work.
 pub(crate) struct Stopped {
@@ -28,15 +29,25 @@ impl Stopped {
             error => CliError::Failed(error.to_string()),
         })?;
         let router = api::router(RelayControl(Arc::clone(&relay)));
-        Ok(Self { relay, router })
+        let stopped = Self { relay, router };
+        stopped.tell().await;
+        Ok(stopped)
     }
 
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
     }
 
+    /// Brings what has happened into the history.
+    async fn tell(&self) {
+        let at_once = CancellationToken::new();
+        at_once.cancel();
+        tell(self.relay.store.clone(), self.relay.history.clone(), at_once).await;
+    }
+
     /// Writes what is left to write and lets go of the lock.
     pub(crate) async fn close(&self) {
+        self.tell().await;
         self.relay.history.close().await;
         self.relay.directory.close().await;
         if let Err(error) = self.relay.store.close().await {

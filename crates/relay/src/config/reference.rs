@@ -40,7 +40,7 @@ pub fn reference() -> String {
             Kind::List => format!("[[{name}]]"),
             Kind::Named => format!("[{name}.NAME]"),
         };
-        let _ = write!(out, "\n## `{title}`\n\n{}\n\n", text(property));
+        let _ = write!(out, "## `{title}`\n\n{}\n\n", text(property));
         for (key, property) in properties(inner) {
             entry(&mut out, key, property);
         }
@@ -126,7 +126,9 @@ fn kind(schema: &Value) -> String {
         (Some("string"), Some(format)) => format.into(),
         (Some("boolean"), _) => "true or false".into(),
         (Some("integer"), _) => "whole number".into(),
-        (Some("array"), _) => format!("list of {}", kind(&schema["items"])),
+        (Some("array"), _) => {
+            format!("list of {}", kind(&schema["items"]).replace("one of the words", "the words"))
+        }
         (other, _) => other.unwrap_or("text").into(),
     }
 }

@@ -1,0 +1,126 @@
+//! `posthouse check`: what is right passes, what is wrong is told with what to do, and nothing is changed.
+
+use serde_json::Value;
+
+use crate::common::*;
+
+fn findings(done: &Done, level: &str) -> Vec<String> {
+    let all: Vec<Value> = done.json().as_array().unwrap().clone();
+    let words = |f: &Value| format!("{}: {}", f["about"].as_str().unwrap(), f["text"].as_str().unwrap());
+    all.iter().filter(|f| f["level"] == level).map(words).collect()
+}
+
+#[test]
+fn a_good_configuration_passes_and_nothing_is_left_behind() {
+    let place = Place::new();
+    let done = place.run(&["check", "--json"]).ok();
+    assert_eq!(findings(&done, "fail"), Vec::<String>::new());
+    assert!(!place.path("posthouse-data").exists());
+    let running = place.serve();
+    let done = place.run(&["check", "--json"]).ok();
+    assert!(findings(&done, "ok").contains(&"relay: it is running".to_owned()), "{}", done.out);
+    running.stop();
+    // A data directory of a relay that stopped is as it was.
+    place.run(&["check"]).ok();
+    assert!(place.run(&["verify"]).ok().out.contains("all is well"));
+}
+
+#[test]
+fn what_is_wrong_on_this_machine_is_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::bare(&format!(
+        "api = {{ listen = [] }}\n\
+         listener = [{{ address = [\"{}\", \"192.0.2.1:2525\"] }}]\n\
+         route = [{{ domains = [\"other.example\"], to = \"sandbox\" }}]\n\
+         relay = {{ local_domains = [\"example.net\"], networks = [\"0.0.0.0/0\", {{ network = \"10.0.0.0/8\", org = \"shop\" }}], recipients = \"file:none.txt\" }}\n\
+         tls = {{ certificate = \"cert.pem\", key = \"key.pem\" }}\n\
+         limits = {{ disk_reserve = \"900TB\", connections = 100000000 }}\n",
+        taken.local_addr().unwrap()
+    ));
+    let done = place.run(&["check", "--offline", "--json"]).failed(1);
+    let fails = findings(&done, "fail").join("\n");
+    for words in [
+        "another program has this port",
+        "does not have the address",
+        "example.net is a local domain, and no route",
+        "this is an open relay",
+        "there is no organisation \"shop\"",
+        "none.txt",
+        "cert.pem",
+        "all mail would be refused",
+    ] {
+        assert!(fails.contains(words), "{words}:\n{fails}");
+    }
+    assert!(findings(&done, "warn").iter().any(|w| w.contains("open files")), "{}", done.out);
+    let text = place.run(&["check", "--offline"]).failed(1).out;
+    assert!(text.contains("FAIL") && text.contains("-> "), "{text}");
+}
+
+/// Certificates by the name of `openssl`, as an operator has them.
+fn certificate(place: &Place, name: &str, host: &str, days: &str) {
+    let (key, cert) = (format!("{name}.key"), format!("{name}.crt"));
+    let done = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-subj", &format!("/CN={host}"), "-addext", &format!("subjectAltName=DNS:{host}")])
+        .args(["-days", days, "-keyout", &key, "-out", &cert])
+        .current_dir(place.dir.path())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn certificates_are_looked_into() {
+    let check = |certificate: &str, key: &str, place: &Place| {
+        let text = format!(
+            "hostname = \"relay.example.net\"\napi = {{ listen = [] }}\nlistener = [{{ address = [\"127.0.0.1:0\"] }}]\n\
+             tls = {{ certificate = \"{certificate}.crt\", key = \"{key}.key\" }}\n"
+        );
+        place.write("posthouse.toml", &text);
+        place.run(&["check", "--offline", "--json"])
+    };
+    let place = Place::bare("");
+    certificate(&place, "good", "relay.example.net", "100");
+    certificate(&place, "other", "mail.example.com", "5");
+    let good = check("good", "good", &place).ok();
+    assert!(findings(&good, "ok").iter().any(|t| t.contains("belong together")), "{}", good.out);
+    let mixed = check("good", "other", &place).failed(1);
+    assert!(findings(&mixed, "fail").iter().any(|t| t.starts_with("tls")), "{}", mixed.out);
+    let other = check("other", "other", &place).ok();
+    let warnings = findings(&other, "warn").join("\n");
+    assert!(warnings.contains("it ends on") && warnings.contains("not for relay.example.net"), "{warnings}");
+}
+
+#[test]
+fn smart_hosts_are_logged_in_to_for_real() {
+    let upstream = Place::new();
+    let password = upstream.run(&["credential", "add", "branch"]).ok().last_line().to_owned();
+    let _running = upstream.serve();
+    let at = upstream.listens("submission");
+    let config = |password: &str| {
+        format!(
+            "api = {{ listen = [] }}\nlistener = [{{ address = [\"127.0.0.1:0\"] }}]\nroute = [{{ to = \"smarthost:up\" }}]\n\
+             [smarthost.up]\nhosts = [\"{at}\"]\ntls = \"none\"\nusername = \"branch\"\npassword = \"{password}\"\n"
+        )
+    };
+    let place = Place::bare(&config(&password));
+    let good = place.run(&["check", "--json"]).ok();
+    assert!(
+        findings(&good, "ok").iter().any(|t| t.contains("login as") && t.contains("accepted")),
+        "{}",
+        good.out
+    );
+    assert!(!good.out.contains(&password));
+    place.write("posthouse.toml", &config("not-the-password"));
+    let bad = place.run(&["check", "--json"]).failed(1);
+    assert!(findings(&bad, "fail").iter().any(|t| t.contains("up at")), "{}", bad.out);
+    assert!(!bad.out.contains("not-the-password") && !bad.err.contains("not-the-password"));
+    // A running relay looks for itself, with the smart hosts of the directory, too.
+    place.write("posthouse.toml", &config(&password));
+    let running = place.serve();
+    place.run(&["smarthost", "test", "up"]).ok();
+    place.run(&["smarthost", "add", "dead", "--host", "127.0.0.1:1", "--tls", "none"]).ok();
+    let dead = place.run(&["check", "--json"]).failed(1);
+    assert!(findings(&dead, "fail").iter().any(|t| t.contains("dead at 127.0.0.1:1")), "{}", dead.out);
+    running.stop();
+}
