@@ -14,9 +14,8 @@ fn boundaries() -> Vec<usize> {
 }
 
 fn strace(what: &str) -> Vec<String> {
-    let line = format!(
-        "strace -f --seccomp-bpf -qq -o /dev/null -e trace=fsync,fdatasync -e inject=fsync,fdatasync:{what}"
-    );
+    let line =
+        format!("strace -f -qq -o /dev/null -e trace=fsync,fdatasync -e inject=fsync,fdatasync:{what}");
     line.split(' ').map(str::to_owned).collect()
 }
 

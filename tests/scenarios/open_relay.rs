@@ -97,7 +97,8 @@ fn credentials_may_be_held_to_sender_domains() {
     let reply = smtp.cmd("MAIL FROM:<ceo@bank.example>");
     assert!([550, 553].contains(&reply.code), "{reply}");
     assert!(reply.mentions("shop.example"), "it says what may be used: {reply}");
-    smtp.transact("orders@shop.example", &["ann@dest.example"], &Letter::new("ok", 500).bytes).expect(250);
+    let letter = Letter::of("ok", &["From: orders@shop.example", "To: ann@dest.example", "", "thank you"]);
+    smtp.transact("orders@shop.example", &["ann@dest.example"], &letter.bytes).expect(250);
     sink.wait_one();
 }
 

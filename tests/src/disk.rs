@@ -4,6 +4,7 @@
 //! when the machine's plug is pulled. It works wherever loop devices do, and needs root.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -75,13 +76,20 @@ impl Disk {
         }
     }
 
-    /// Fills the file system until nothing is left, but for `spare` octets. Returns the file to delete to make room again.
+    /// Fills the file system until nothing is left, but for about `spare` octets. Returns the file to delete to make room
+    /// again. Others may write meanwhile: they lose.
     pub fn fill(&self, spare: u64) -> PathBuf {
         let path = self.path().join("ballast");
-        let stat = nix::sys::statvfs::statvfs(&self.path()).unwrap();
-        let free = stat.blocks_available() * stat.fragment_size();
-        tool("fallocate", &["-l", &free.saturating_sub(spare).to_string(), path.to_str().unwrap()]);
-        path
+        let mut ballast = File::create(&path).unwrap();
+        let zeros = [0; 64 * 1024];
+        loop {
+            let stat = nix::sys::statvfs::statvfs(&self.path()).unwrap();
+            let free = stat.blocks_available() * stat.fragment_size();
+            let more = usize::try_from(free.saturating_sub(spare)).unwrap().min(zeros.len());
+            if more == 0 || ballast.write_all(&zeros[..more]).is_err() {
+                return path;
+            }
+        }
     }
 }
 
@@ -112,8 +120,6 @@ pub fn can_mount() -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use mail::Clock;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub use builder::Builder;
 
-use crate::process::{self, Daemon, descendants};
+use crate::process::{Daemon, descendants};
 
 /// Time within which the relay must listen, also on a busy machine and under strace.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -232,20 +232,27 @@ impl Relay {
         self.start();
     }
 
-    /// Runs `posthouse ARGS --config FILE`: exit status and output.
+    /// Runs `posthouse ARGS --config FILE`: exit status, and what it printed on standard output and then on standard error.
     pub fn try_cli(&self, args: &[&str]) -> (ExitStatus, String) {
-        let mut command = Command::new(binary());
-        command.args(args).arg("--config").arg(&self.config);
-        self.surroundings(&mut command);
-        process::try_run(&format!("posthouse {}", args.join(" ")), command, Duration::from_secs(60))
+        let output = self.output_of(args);
+        let text = [output.stdout, output.stderr].concat();
+        (output.status, String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Runs `posthouse ARGS --config FILE`, which must succeed, and returns its output.
+    fn output_of(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(args).arg("--config").arg(&self.config).stdin(Stdio::null());
+        self.surroundings(&mut command);
+        command.output().unwrap_or_else(|e| panic!("posthouse {}: {e}", args.join(" ")))
+    }
+
+    /// Runs `posthouse ARGS --config FILE`, which must succeed, and returns its standard output.
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> String {
-        let (status, output) = self.try_cli(args);
-        assert!(status.success(), "posthouse {}: {status}\n{output}", args.join(" "));
-        output
+        let Output { status, stdout, stderr } = self.output_of(args);
+        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        assert!(status.success(), "posthouse {}: {status}\n{stdout}{stderr}", args.join(" "));
+        stdout.into_owned()
     }
 
     /// Runs a listing with `--json` and parses what it prints.

@@ -19,7 +19,7 @@ pub use parse::{Call, parse};
 pub fn command(output: &Path) -> Vec<OsString> {
     let calls = "trace=openat,creat,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendmmsg,\
                  fsync,fdatasync,sync_file_range,rename,renameat,renameat2,copy_file_range";
-    ["strace", "-f", "-yy", "-s", "20000", "-e", calls, "-e", "signal=none", "-o"]
+    ["strace", "-f", "-yy", "-s", "400000", "-e", calls, "-e", "signal=none", "-o"]
         .into_iter()
         .map(OsString::from)
         .chain([output.as_os_str().to_owned()])

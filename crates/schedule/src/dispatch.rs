@@ -196,6 +196,18 @@ impl Scheduler {
         }
     }
 
+    /// An operator wants the site tried now: a suspension ends early. The next connection is still a probe that the others
+    /// wait for.
+    pub fn lift(&mut self, site: &Destination, now: Now, out: &mut Vec<Effect>) {
+        let Some(&ix) = self.site_by_key.get(site) else { return };
+        let health = &mut self.sites[ix].health;
+        if health.closed_until.is_some_and(|until| until > now.mono) {
+            health.closed_until = Some(now.mono);
+            self.dispatch(ix, now, out);
+            self.arm(now, out);
+        }
+    }
+
     fn suspend(&mut self, ix: SiteIx, outcome: Arc<Outcome>, now: Now) {
         let seed = self.seed ^ (ix as u64);
         if let Some(until) = self.sites[ix].health.bad(outcome, now.mono, &self.limits, seed) {

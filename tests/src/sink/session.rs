@@ -18,6 +18,7 @@ struct Session<'a> {
     unread: Vec<u8>,
     shared: &'a Arc<Shared>,
     lmtp: bool,
+    in_mail: bool,
     now: Received,
     chunks: Vec<u8>,
 }
@@ -33,8 +34,15 @@ pub(super) fn serve(stream: TcpStream, number: u64, shared: &Arc<Shared>) -> Ste
         _ => (Wire::Plain(stream), false),
     };
     let now = Received { connection: number, tls, ..Received::default() };
-    let mut session =
-        Session { wire, unread: Vec::new(), shared, lmtp: options.lmtp, now, chunks: Vec::new() };
+    let mut session = Session {
+        wire,
+        unread: Vec::new(),
+        shared,
+        lmtp: options.lmtp,
+        now,
+        chunks: Vec::new(),
+        in_mail: false,
+    };
     if session.act(&Stage::Connect, "220 sink.test ESMTP")? {
         while session.command()? {}
     }
@@ -98,11 +106,11 @@ impl Session<'_> {
             "AUTH" => self.auth(argument)?,
             "MAIL" => {
                 let path = argument.split_once(':').map_or("", |(_, p)| p.trim_start()).to_owned();
-                if self.act(&Stage::Mail(&path), "250 2.1.0 sender ok")? {
-                    self.now.mail = path;
-                    self.now.rcpts.clear();
-                }
+                self.now.rcpts.clear();
+                self.in_mail = self.act(&Stage::Mail(&path), "250 2.1.0 sender ok")?;
+                self.now.mail = path;
             }
+            "RCPT" if !self.in_mail => self.say("503 5.5.1 no sender")?,
             "RCPT" => {
                 let path = argument.split_once(':').map_or("", |(_, p)| p.trim_start()).to_owned();
                 if self.act(&Stage::Rcpt(&path), "250 2.1.5 recipient ok")? {

@@ -1,6 +1,6 @@
 //! What operators did: stored first, then applied here.
 
-use mail::{DeliveryId, State};
+use mail::State;
 use schedule::Removed;
 use store::ChangedDelivery;
 
@@ -16,7 +16,11 @@ impl Driver {
             let gone = self.forget(delivery);
             in_flight += u64::from(!gone);
             if let (true, Some(queue), Some(State::Waiting)) = (gone, &delivery.now_in, delivery.state) {
-                self.with_core(|core, at, out| core.scheduler.parked(queue, now, at, out));
+                self.with_core(|core, at, out| {
+                    // Whoever says "now" means it, also for a site that could not be reached a moment ago.
+                    core.scheduler.lift(&queue.destination, at, out);
+                    core.scheduler.parked(queue, now, at, out);
+                });
             }
         }
         in_flight
@@ -30,10 +34,5 @@ impl Driver {
             }
             removed == Removed::Gone
         })
-    }
-
-    /// Whether this delivery is in memory.
-    pub(crate) fn knows(&self, id: DeliveryId) -> bool {
-        self.0.core.lock().scheduler.knows(id)
     }
 }
