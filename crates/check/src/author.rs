@@ -127,7 +127,26 @@ fn comment(chars: &mut std::str::Chars<'_>) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+        /// What is taken for a domain is one, and stands there; no mailbox is overlooked.
+        #[test]
+        fn no_mailbox_is_overlooked(field in "[ab.@<>(),:;\"\\\\ ]{0,24}") {
+            let Some(domains) = domains(&field) else { return Ok(()) };
+            prop_assert!(!domains.is_empty());
+            for domain in &domains {
+                prop_assert_eq!(domain_to_ascii(domain), Some(domain.clone()));
+                prop_assert!(field.contains(domain.as_str()));
+            }
+            if !field.contains(['"', '(', '<']) {
+                prop_assert_eq!(field.matches('@').count(), domains.len());
+            }
+        }
+    }
 
     #[test]
     fn every_mailbox_counts() {
