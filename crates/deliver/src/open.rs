@@ -39,13 +39,25 @@ pub(crate) async fn open(
         SmartHostTls::Opportunistic => TlsPolicy::WhenOffered,
         SmartHostTls::Implicit | SmartHostTls::None => TlsPolicy::Never,
     };
-    match open_by(policy, candidate, target, settings, clock, record).await {
+    let opened = match open_by(policy, candidate, target, settings, clock, record).await {
         Err(ConnectError::Handshake { source, .. }) if policy == TlsPolicy::WhenOffered => {
             record.note(&format!("TLS failed: {source}; connecting again without TLS"));
+            metrics::counter!("posthouse_delivery_tls_fallbacks_total").increment(1);
             open_by(TlsPolicy::Never, candidate, target, settings, clock, record).await
         }
         other => other,
-    }
+    };
+    count(&opened);
+    opened
+}
+
+fn count(opened: &Result<Connection, ConnectError>) {
+    let result = match opened {
+        Ok(connection) if connection.tls.is_some() => "tls",
+        Ok(_) => "clear",
+        Err(_) => "failed",
+    };
+    metrics::counter!("posthouse_delivery_connections_total", "result" => result).increment(1);
 }
 
 async fn open_by(
@@ -87,7 +99,10 @@ pub(crate) async fn open_socket(
         .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
         .map_err(failed)?;
     let remote = Remote { name: path.to_owned(), address: None };
-    converse(Stream::Unix(stream), TlsPolicy::Never, remote, target, settings, clock, record).await
+    let opened =
+        converse(Stream::Unix(stream), TlsPolicy::Never, remote, target, settings, clock, record).await;
+    count(&opened);
+    opened
 }
 
 async fn converse(

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use mail::Destination;
 
@@ -142,4 +143,29 @@ async fn the_sandbox_never_sends() {
     let rig = Rig::new();
     let attempt = attempt(&mut rig.link(&Destination::Sandbox), &rig.letter(&["a@example.net"]).await).await;
     assert_eq!(outcomes(&attempt), "~4.3.5");
+}
+
+/// What the system calls say: the file is on stable storage before it is renamed, its new name after, and only then it
+/// counts as delivered.
+#[test]
+fn a_copy_is_on_stable_storage_before_it_counts() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let log = dir.path().join("trace");
+    let traced = Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "files::large_content_and_the_null_sender"])
+        .output()
+        .expect("strace is missing; install it: apt-get install strace");
+    assert!(traced.status.success(), "{}", String::from_utf8_lossy(&traced.stdout));
+    let calls = fs::read_to_string(&log).unwrap();
+    let place =
+        |what: &dyn Fn(&str) -> bool| calls.lines().position(what).unwrap_or_else(|| panic!("{calls}"));
+    let is_sync = |line: &str| line.contains("sync(") && line.contains("= 0");
+    let written = place(&|line| is_sync(line) && line.contains("/a/tmp/"));
+    let renamed = place(&|line| line.contains("rename") && line.contains("/a/new/"));
+    let named = place(&|line| is_sync(line) && line.contains("/a/new>"));
+    let made = place(&|line| is_sync(line) && line.contains("/a>"));
+    assert!(written < renamed && renamed < named && made < named, "{calls}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deliver::SmartHost;
 
 use crate::peer::{Act, Behaviour, Peer, bye, say};
-use crate::support::{Rig, attempt, outcomes, smtp, until};
+use crate::support::{Rig, attempt, free_address, outcomes, smtp, until};
 
 #[tokio::test]
 async fn many_messages_over_one_connection() {
@@ -43,19 +43,35 @@ async fn a_stale_connection_is_opened_anew_without_an_attempt_being_lost() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_while_idle_is_noticed() {
-    let (rig, first) = (Rig::new(), Peer::new(Behaviour::good()).await);
-    let mut link = rig.link(&smtp(first.at));
-    let job = rig.letter(&["a@example.net"]).await;
-    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
-    let once = Behaviour::good();
-    drop(first);
-    // The listener is gone, the conversation lives until the client leaves: close it from this side.
-    link.close().await;
-    let gone = attempt(&mut link, &job).await;
-    assert_eq!(outcomes(&gone), "~4.4.1");
-    assert!(gone.transcript.is_some_and(|t| t.contains("refused")));
-    drop(once);
+async fn a_connection_that_the_peer_closes_while_idle_is_noticed() {
+    for last in [Act::Bye("250 2.0.0 queued\r\n".into()), Act::Say("250 2.0.0 queued\r\n".into())] {
+        let closes = matches!(last, Act::Bye(_));
+        let (rig, peer) = (Rig::new(), Peer::new(Behaviour::good().on(".", [last])).await);
+        let mut link = rig.link(&smtp(peer.at));
+        let job = rig.letter(&["a@example.net"]).await;
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+        assert!(link.is_open());
+        let noticed = tokio::time::timeout(Duration::from_millis(500), link.closed_by_peer()).await;
+        assert_eq!((noticed.is_ok(), link.is_open()), (closes, !closes));
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+        assert_eq!(peer.seen(|s| s.connections), if closes { 2 } else { 1 });
+    }
+}
+
+/// A site that cannot be reached is told apart from a message that was not taken.
+#[tokio::test]
+async fn unreachable_or_not() {
+    let rig = Rig::new();
+    let refused = Peer::new(Behaviour::good().on("RCPT", [say("450 later")])).await;
+    let busy = Peer::new(Behaviour::good().on("connect", [bye("421 busy")])).await;
+    for (at, unreachable) in [(refused.at, false), (busy.at, true), (free_address(), true)] {
+        let mut link = rig.link(&smtp(at));
+        let job = rig.letter(&["a@example.net"]).await;
+        let attempt = attempt(&mut link, &job).await;
+        assert!(outcomes(&attempt).starts_with('~'));
+        assert_eq!(link.unreachable().is_some(), unreachable, "{:?}", attempt.transcript);
+        assert_eq!(link.is_open(), !unreachable);
+    }
 }
 
 /// Opened anew once, not for ever.

@@ -55,6 +55,17 @@ async fn helo_where_ehlo_is_unknown() {
 }
 
 #[tokio::test]
+async fn ipv6() {
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+    let (rig, peer) = (Rig::new(), Peer::on(listener, vec![Behaviour::good()]));
+    let destination = format!("smtp://{}", peer.at).parse().unwrap();
+    let mut link = rig.link(&destination);
+    let attempt = attempt(&mut link, &rig.letter(&["a@example.net"]).await).await;
+    assert_eq!(outcomes(&attempt), "+250");
+    assert_eq!(attempt.remote.unwrap().address, Some(peer.at));
+}
+
+#[tokio::test]
 async fn each_recipient_has_an_outcome_of_its_own() {
     let behaviour = Behaviour::good().on(
         "RCPT",
