@@ -24,10 +24,10 @@ use crate::limits::Counted;
 use crate::meters::Meters;
 use crate::policy::{ListenerConfig, Mode, Policy};
 
-/// Room for reading commands. A session that waits for one keeps no more than this.
-const COMMAND_READ: usize = 4 * 1024;
-/// Room for reading content.
-const CONTENT_READ: usize = 32 * 1024;
+/// Room for reading commands and most messages. A session that waits for a command keeps no more than this.
+const ROOM: usize = 8 * 1024;
+/// Room for reading content that filled the usual room.
+const ROOM_FOR_MORE: usize = 32 * 1024;
 /// How long a TLS handshake or a PROXY header may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long a session may take to finish its transaction when the service stops.
@@ -125,6 +125,7 @@ async fn serve<B: Backend>(
         counted,
         buffer: BytesMut::new(),
         scratch: Vec::new(),
+        plenty: false,
         intake: None,
         org: OrgId::DEFAULT,
         began: shared.backend.clock().mono(),
@@ -165,6 +166,8 @@ struct Conversation<'a, B> {
     buffer: BytesMut,
     /// For header sections of submissions; kept for its room.
     scratch: Vec<u8>,
+    /// Whether the last read filled its room.
+    plenty: bool,
     intake: Option<Intake>,
     /// Whose mail the open transaction is.
     org: OrgId,
@@ -220,6 +223,7 @@ impl<B: Backend> Conversation<'_, B> {
                 Step::Abandoned(reply) => self.abandoned(&reply),
                 Step::End(envelope) => {
                     self.end(envelope).await;
+                    self.scratch.shrink_to(ROOM);
                     *messages = self.session.messages();
                 }
                 Step::Password { login, password } => {
@@ -307,7 +311,7 @@ impl<B: Backend> Conversation<'_, B> {
 
     /// Reads once, as long as the client's time lasts.
     async fn read(&mut self, stop: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
-        let room = if self.session.in_content() { CONTENT_READ } else { COMMAND_READ };
+        let room = if self.plenty && self.session.in_content() { ROOM_FOR_MORE } else { ROOM };
         if self.buffer.is_empty() && self.buffer.capacity() > room {
             self.buffer = BytesMut::new();
         }
@@ -329,7 +333,10 @@ impl<B: Backend> Conversation<'_, B> {
         };
         match got {
             Ok(Ok(0)) => Err(End::Gone),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(octets)) => {
+                self.plenty = octets >= ROOM;
+                Ok(())
+            }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 self.session.time_out(complaint);
@@ -404,7 +411,7 @@ impl<B: Backend> Conversation<'_, B> {
             let mut left = LINGER_OCTETS;
             while spoke && !self.session.has_quit() && left > 0 {
                 self.buffer.clear();
-                self.buffer.reserve(COMMAND_READ);
+                self.buffer.reserve(ROOM);
                 match self.stream.read_buf(&mut self.buffer).await? {
                     0 => break,
                     n => left = left.saturating_sub(n),
