@@ -154,7 +154,8 @@ impl Link {
             } else if unheard && (may_be_stale || way.goes_on()) {
                 // The peer was gone before it heard of the message: once more, or by the next host.
                 self.record.note("the connection was gone before the message was offered; trying another");
-                way.failed(attempt.outcomes.drain(before..).next().map(|r| r.outcome));
+                let outcome = attempt.outcomes.drain(before..).next().map(|r| r.outcome);
+                way.failed(outcome.filter(|_| !may_be_stale));
                 left = remembered;
             } else if lost.is_none() {
                 connection.quit().await;

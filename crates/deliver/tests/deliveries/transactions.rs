@@ -65,6 +65,16 @@ async fn ipv6() {
     assert_eq!(attempt.remote.unwrap().address, Some(peer.at));
 }
 
+/// What operators write.
+#[tokio::test]
+async fn localhost_needs_no_dns() {
+    let (rig, peer) = (Rig::new(), Peer::new(Behaviour::good()).await);
+    let destination = format!("smtp://localhost:{}", peer.at.port()).parse().unwrap();
+    let mut link = rig.link(&destination);
+    let attempt = attempt(&mut link, &rig.letter(&["a@example.net"]).await).await;
+    assert_eq!(outcomes(&attempt), "+250", "{:?}", attempt.transcript);
+}
+
 #[tokio::test]
 async fn each_recipient_has_an_outcome_of_its_own() {
     let behaviour = Behaviour::good().on(

@@ -284,13 +284,18 @@ impl Session {
     /// The connection broke while the content was being written; `input` is what had been read by then. A refusal
     /// that the peer sent before it hung up counts.
     pub fn content_broken(&mut self, input: &mut BytesMut, lost: &Lost) {
-        if let Ok(Some(reply)) = self.parser.next(input) {
-            self.transcript.received(&reply);
-            if matches!(reply.code / 100, 4 | 5) {
-                return self.goodbye(&reply);
+        match self.parser.next(input) {
+            Ok(Some(reply)) => {
+                self.transcript.received(&reply);
+                if matches!(reply.code / 100, 4 | 5) {
+                    self.goodbye(&reply);
+                } else {
+                    self.lost(&Lost::Fault(Fault::Unasked(reply.to_string())));
+                }
             }
+            Ok(None) => self.lost(lost),
+            Err(fault) => self.lost(&Lost::Fault(fault)),
         }
-        self.lost(lost);
     }
 
     /// The connection is lost. Whoever has no outcome yet gets one.

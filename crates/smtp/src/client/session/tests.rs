@@ -274,7 +274,7 @@ fn a_lost_final_reply_is_a_deferral_that_says_so() {
 #[test]
 fn what_a_peer_says_before_it_hangs_up_counts_if_it_is_a_refusal() {
     for (words, expected) in
-        [("552 5.3.4 too big\r\n", "0-552"), ("250 thanks\r\n", "0~4.4.2"), ("", "0~4.4.2")]
+        [("552 5.3.4 too big\r\n", "0-552"), ("250 thanks\r\n", "0~4.5.0"), ("", "0~4.4.2")]
     {
         let mut s = session("PIPELINING");
         begin(&mut s, 1);
