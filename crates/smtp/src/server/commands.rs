@@ -26,9 +26,12 @@ impl Session {
                 None
             }
             Command::Rset => {
-                // Costs nothing when it ends a transaction: that was counted.
-                self.transaction = None;
-                self.idle("250 2.0.0 OK\r\n")
+                if self.transaction.take().is_none() {
+                    return self.idle("250 2.0.0 OK\r\n");
+                }
+                // The transaction that it ends was counted when it began.
+                self.say("250 2.0.0 OK\r\n");
+                None
             }
             Command::Noop => self.idle("250 2.0.0 OK\r\n"),
             Command::Vrfy => self.idle("252 2.5.2 Cannot say; send mail to the address and see\r\n"),
