@@ -158,7 +158,8 @@ impl Link {
                 way.failed(outcome.filter(|_| !may_be_stale));
                 left = remembered;
             } else if lost.is_none() {
-                connection.quit().await;
+                // What became of the message must not wait for a peer that takes its time over a farewell.
+                tokio::spawn(connection.quit());
                 // For the recipients that are left, if any, from the first host on.
                 way = Way::new(started);
             }

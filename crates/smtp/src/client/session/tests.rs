@@ -313,7 +313,8 @@ fn senseless_and_superfluous_replies() {
 
 #[test]
 fn what_the_peer_cannot_take_is_refused_before_a_word_is_said() {
-    let cases: [(&str, fn(&mut Message), &str); 5] = [
+    type Change = fn(&mut Message);
+    let cases: [(&str, Change, &str); 5] = [
         ("PIPELINING", |m| m.body = Body::EightBitMime, "5.6.3"),
         ("8BITMIME", |m| m.smtputf8 = true, "5.6.7"),
         ("8BITMIME", |m| m.reverse_path = Some(Address::parse("ü@example.com").unwrap()), "5.6.7"),
