@@ -41,10 +41,13 @@ pub fn reference() -> String {
             Kind::Named => format!("[{name}.NAME]"),
         };
         let _ = write!(out, "## `{title}`\n\n{}\n\n", text(property));
+        let prefix = title.trim_matches(['[', ']']);
         for (key, property) in properties(inner) {
-            entry(&mut out, key, property);
+            entry(&mut out, &format!("{prefix}.{key}"), property);
         }
     }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
     out
 }
 
@@ -94,11 +97,7 @@ fn text(schema: &Value) -> String {
 fn entry(out: &mut String, name: &str, schema: &Value) {
     let _ = write!(out, "### `{name}`\n\n{}\n\n", text(schema));
     let _ = write!(out, "- Type: {}\n- Default: {}\n", kind(schema), default(schema));
-    let range = (
-        without_null(schema)["minimum"].as_f64().filter(|m| *m > 0.0),
-        without_null(schema)["maximum"].as_f64(),
-    );
-    if let (Some(least), _) = range {
+    if let Some(least) = without_null(schema)["minimum"].as_f64().filter(|least| *least > 0.0) {
         let _ = writeln!(out, "- At least: {least}");
     }
     for (word, description) in words(without_null(schema)) {

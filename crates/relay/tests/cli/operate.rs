@@ -103,7 +103,13 @@ fn a_reload_takes_what_is_right_and_leaves_what_is_wrong() {
     assert!(answer.contains("400") && answer.contains("did you mean `hostname`?"), "{answer}");
     place.write("posthouse.toml", &good);
     send(&place, "bob@example.org");
-    assert_eq!(ids(&place, &[]).len(), 0, "the route that was good last is in force: discard");
+    // The route that was good last is in force: it is discarded, sooner or later.
+    let mut patience = 200;
+    while !ids(&place, &[]).is_empty() {
+        patience -= 1;
+        assert!(patience > 0, "{:#?}", place.run(&["queue", "list"]));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 fn post(socket: &std::path::Path, path: &str) -> String {
