@@ -24,7 +24,7 @@ pub(crate) struct Queue {
     pub(crate) from_disk: usize,
     /// The page that is under way.
     pub(crate) page: Option<Page>,
-    /// Rows that are due wait on disk.
+    /// Rows that are due wait on disk, more than the page under way is known to bring.
     pub(crate) backlog: bool,
     /// It stands in the line for a page.
     pub(crate) hungry: bool,
@@ -45,8 +45,6 @@ pub(crate) struct Page {
     pub(crate) places: usize,
     /// Left memory since it was asked for: the page may still show them as they were.
     pub(crate) gone: Vec<DeliveryId>,
-    /// Something was parked meanwhile; the page may have missed it.
-    pub(crate) parked: bool,
 }
 
 impl Queue {

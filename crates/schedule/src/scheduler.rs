@@ -92,13 +92,14 @@ impl Scheduler {
         self.limits = limits;
     }
 
-    /// Asks for a place in the queue's window, before admission. With rows of the queue waiting on disk the answer is
-    /// *parked*, so that mail leaves in the order in which it came.
+    /// Asks for a place in the queue's window, before admission. With more rows of the queue waiting on disk than a page
+    /// under way brings, the answer is *parked*, so that mail leaves in the order in which it came, give or take a page.
     pub fn reserve(&mut self, queue: &QueueKey) -> Reservation {
         let ix = self.queue(queue);
         let q = &self.queues[ix];
-        let waits = q.backlog || q.page.is_some();
-        if waits || q.held() >= self.allowance() {
+        // A page under way alone is no reason: under load something would always arrive during it, and all mail would
+        // go by way of the disk for ever after one hiccup.
+        if q.backlog || q.held() >= self.allowance() {
             self.note_idle(ix);
             return Reservation::Parked;
         }

@@ -49,7 +49,8 @@ impl Scheduler {
             self.make_ready(ix, id, true)
         });
         let q = &mut self.queues[ix];
-        q.backlog = full || page.parked || rest == Rest::Due;
+        // What became due while the page was under way has set it already.
+        q.backlog |= full || rest == Rest::Due;
         if let Rest::Later(due) = rest {
             self.waits_until(ix, due, now);
         }
@@ -83,10 +84,8 @@ impl Scheduler {
         let q = &mut self.queues[ix];
         q.idle_since = None;
         if due <= now.wall {
-            match &mut q.page {
-                Some(page) => page.parked = true,
-                None => q.backlog = true,
-            }
+            // A page under way may have missed it: another one follows.
+            q.backlog = true;
             self.want_page(ix);
             return;
         }
@@ -134,7 +133,8 @@ impl Scheduler {
             let Some(ix) = self.hungry.pop_front() else { return };
             let q = &mut self.queues[ix];
             q.hungry = false;
-            let places = allowance.saturating_sub(q.held());
+            // Half of the window is left for what comes meanwhile.
+            let places = allowance.saturating_sub(q.held()).min(allowance.div_ceil(2));
             if !q.backlog || q.page.is_some() || places == 0 {
                 // When what it holds is done, it comes back: `place_freed`.
                 continue;

@@ -170,3 +170,21 @@ fn it_can_say_why_something_waits() {
     assert_eq!(dead_site.failures, 1);
     assert!(dead_site.failure.unwrap().text.contains("refused"));
 }
+
+#[test]
+fn after_a_hiccup_mail_stays_in_memory_again() {
+    // 500 a second come, and twice as many can go; for ten seconds nothing can.
+    let stalls = Behaviour::Stalls(20 * SECOND, 30 * SECOND);
+    let mut sim = Simulation::new(1, Limits::default(), &[("mx:a.example", stalls)]);
+    for n in 0..30_000 {
+        sim.arrive_at(Duration::from_millis(2 * n), queue(1, Transactional, "mx:a.example"));
+    }
+    sim.run(HOUR);
+    assert!(sim.world.rows.is_empty());
+    let parked = |from: u64, to: u64| {
+        sim.stories.values().filter(|s| s.parked && (from..to).contains(&s.came.0.as_secs())).count()
+    };
+    assert_eq!(parked(1, 20), 0, "the window never fills up");
+    assert!(parked(22, 30) > 3_500, "it is full, and what comes waits on disk");
+    assert_eq!(parked(50, 60), 0, "and memory is used again");
+}

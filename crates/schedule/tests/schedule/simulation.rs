@@ -20,6 +20,8 @@ pub(crate) enum Behaviour {
     Good(u64),
     /// No connection can be made, until then.
     DownUntil(Duration),
+    /// Takes everything in ten milliseconds, but between these two moments nothing moves.
+    Stalls(Duration, Duration),
     /// Refuses the first attempt at each message for now.
     Greylisting,
     /// Defers so many in a hundred.
@@ -41,6 +43,8 @@ enum Event {
 pub(crate) struct Story {
     pub(crate) queue: QueueKey,
     pub(crate) came: Mono,
+    /// It had to wait on disk first.
+    pub(crate) parked: bool,
     pub(crate) attempts: u32,
     pub(crate) warnings: u32,
     pub(crate) end: Option<(Mono, &'static str)>,
@@ -136,9 +140,10 @@ impl Simulation {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Arrive(queue) => {
-                let (id, _) = self.world.arrive(&queue);
+                let (id, active) = self.world.arrive(&queue);
                 let came = self.world.now.mono;
-                self.stories.insert(id, Story { queue, came, attempts: 0, warnings: 0, end: None });
+                self.stories
+                    .insert(id, Story { queue, came, parked: !active, attempts: 0, warnings: 0, end: None });
             }
             Event::Attempted(id) => self.attempted(id),
             Event::Committed(id, due) => self.world.commit(id, due),
@@ -229,7 +234,7 @@ impl Simulation {
         }
         let behaviour = self.behaviours[site];
         match behaviour {
-            Behaviour::Good(_) => (good, Link::Kept),
+            Behaviour::Good(_) | Behaviour::Stalls(..) => (good, Link::Kept),
             Behaviour::DownUntil(until) if self.world.now.mono.0 < until => {
                 ((*failure()).clone(), Link::Unreachable(failure()))
             }
@@ -247,6 +252,10 @@ fn took(behaviour: Behaviour, now: Mono) -> u64 {
         Behaviour::Good(ms) => ms,
         Behaviour::DownUntil(until) if now.0 < until => 3_000,
         Behaviour::DownUntil(_) => 20,
+        Behaviour::Stalls(from, to) if (from..to).contains(&now.0) => {
+            u64::try_from((to - now.0).as_millis()).unwrap()
+        }
+        Behaviour::Stalls(..) => 10,
         Behaviour::Greylisting => 30,
         Behaviour::Moody(_) => 200,
     }
