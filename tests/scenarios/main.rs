@@ -1,11 +1,13 @@
 //! Black-box scenarios, one a file.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod acme;
 mod auth;
 mod clients;
 mod clock;
 mod damage;
 mod disk_full;
+mod docs;
 mod drain;
 mod durable;
 mod eio;
@@ -18,6 +20,7 @@ mod next_hops;
 mod open_relay;
 mod operate;
 mod power_cut;
+mod proxies;
 mod quickstart;
 mod reload;
 mod reports;

@@ -95,7 +95,11 @@ impl Relay {
     }
 
     fn surroundings(&self, command: &mut Command) {
-        command.env("NO_COLOR", "1").env_remove("RUST_LOG").current_dir(self.dir.path());
+        command
+            .env("NO_COLOR", "1")
+            .env_remove("POSTHOUSE_LOG")
+            .env_remove("POSTHOUSE_CONFIG")
+            .current_dir(self.dir.path());
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
     }
 
