@@ -1,5 +1,5 @@
 //! Compares layouts for ADR-0001, with the real schema and without the rest of the store: groups of messages are admitted
-//! and settled by one thread, every group durable, each event in the outbox.
+//! by one thread and settled some thousand messages later, every group durable, each event in the outbox.
 //!
 //! ```text
 //! cargo run --release -p store --example layouts -- [GROUP] [MESSAGES] [SIZE] [DIR]
@@ -14,6 +14,9 @@ use std::time::Duration;
 use mail::Clock;
 use nix::sys::resource::{UsageWho, getrusage};
 use rusqlite::{Connection, params};
+
+/// Messages between an admission and its settlement.
+const LAG: u64 = 5_000;
 
 #[derive(Clone, Copy, Debug)]
 enum Layout {
@@ -54,13 +57,13 @@ fn measure(layout: Layout, dir: &Path, group: u64, messages: u64, size: u64) {
     let content: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
     let clock = Clock::system();
     let (cpu, written, start) = (cpu(), written(), clock.mono());
+    let lag = LAG.min(messages / 2);
     let mut first = 0;
-    let mut open: std::ops::Range<u64> = 0..0;
-    while first < messages || !open.is_empty() {
-        let new = first..(first + group).min(messages);
-        commit(layout, &conn, &mut segment, &content, new.clone(), open);
-        first = new.end;
-        open = new;
+    while first < messages + lag {
+        let of = |at: u64| at.min(messages)..(at + group).min(messages);
+        let old = if first >= lag { of(first - lag) } else { 0..0 };
+        commit(layout, &conn, &mut segment, &content, of(first), old);
+        first += group;
     }
     let took = clock.mono().since(start);
     let per = |total: f64| total / messages as f64;

@@ -77,6 +77,11 @@ impl StoreError {
         Self::Io { what: what.into(), reason: error.to_string(), kind: error.kind() }
     }
 
+    /// Whether it is the disk being full, or somebody else holding the database, and nothing was changed.
+    pub(crate) fn is_no_space_or_busy(&self) -> bool {
+        matches!(self, Self::NoSpace | Self::Io { kind: io::ErrorKind::ResourceBusy, .. })
+    }
+
     /// Whether the same may succeed later without anybody doing anything but making room.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::NoSpace | Self::Io { .. } | Self::Failed(_) | Self::Closed)

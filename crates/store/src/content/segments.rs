@@ -38,6 +38,50 @@ pub(crate) struct Segment {
     pub(crate) stuck: bool,
 }
 
+/// The segments that messages refer to or that are being written, and what they add up to.
+#[derive(Debug, Default)]
+struct Known {
+    segments: BTreeMap<SegmentId, Segment>,
+    /// Candidates for deletion.
+    dead: Vec<SegmentId>,
+    totals: Totals,
+}
+
+/// All segments together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) segments: u64,
+    pub(crate) size: u64,
+    pub(crate) live: u64,
+}
+
+impl Known {
+    /// Changes a segment, and the totals with it.
+    fn change(&mut self, id: SegmentId, change: impl FnOnce(&mut Segment)) {
+        let Some(segment) = self.segments.get_mut(&id) else { return };
+        let before = *segment;
+        change(segment);
+        self.totals.size = self.totals.size + segment.size - before.size;
+        self.totals.live = self.totals.live + segment.live - before.live;
+        if segment.is_dead() {
+            self.dead.push(id);
+        }
+    }
+
+    fn add(&mut self, id: SegmentId, segment: Segment) {
+        self.totals.segments += 1;
+        self.totals.size += segment.size;
+        self.totals.live += segment.live;
+        self.segments.insert(id, segment);
+    }
+}
+
+impl Segment {
+    fn is_dead(&self) -> bool {
+        self.records == 0 && !self.open
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Segments {
     dir: PathBuf,
@@ -45,7 +89,7 @@ pub(crate) struct Segments {
     pub(crate) memory: MemoryBudget,
     pub(crate) health: Arc<Health>,
     next: AtomicU64,
-    known: Mutex<BTreeMap<SegmentId, Segment>>,
+    known: Mutex<Known>,
     /// Messages between their first octet and their admission.
     pub(crate) filling: AtomicUsize,
     /// Content bytes written since the start.
@@ -81,7 +125,8 @@ impl Segments {
             self.remove_file(id);
             removed += 1;
         }
-        *self.known.lock() = referred;
+        let mut known = self.known.lock();
+        referred.into_iter().for_each(|(id, segment)| known.add(id, segment));
         Ok(removed)
     }
 
@@ -122,71 +167,76 @@ impl Segments {
 
     /// The writer appends to this segment from now on.
     pub(crate) fn begin(&self, id: SegmentId) {
-        self.known.lock().insert(id, Segment { open: true, first: u64::MAX, ..Segment::default() });
+        self.known.lock().add(id, Segment { open: true, first: u64::MAX, ..Segment::default() });
     }
 
     /// The writer has grown the segment it appends to.
     pub(crate) fn grown(&self, id: SegmentId, size: u64) {
-        if let Some(segment) = self.known.lock().get_mut(&id) {
-            segment.size = size;
-        }
+        self.known.lock().change(id, |segment| segment.size = size);
     }
 
     /// The writer appends to it no more.
     pub(crate) fn end(&self, id: SegmentId) {
-        if let Some(segment) = self.known.lock().get_mut(&id) {
-            segment.open = false;
-        }
+        self.known.lock().change(id, |segment| segment.open = false);
     }
 
     /// Leaves a segment out of compaction.
     pub(crate) fn set_stuck(&self, id: SegmentId) {
-        if let Some(segment) = self.known.lock().get_mut(&id) {
-            segment.stuck = true;
-        }
+        self.known.lock().change(id, |segment| segment.stuck = true);
     }
 
     /// Applies what a commit made live and what it let go. True when a segment has nothing live any more.
     pub(crate) fn apply(&self, added: &[ContentRef], removed: &[ContentRef]) -> bool {
         let mut known = self.known.lock();
         for at in added {
-            let segment =
-                known.entry(at.segment).or_insert_with(|| Segment { first: u64::MAX, ..Segment::default() });
-            segment.live += record_size(at.length);
-            segment.records += 1;
-            segment.size = segment.size.max(at.offset + at.length);
-            segment.first = segment.first.min(at.message.0);
-            segment.last = segment.last.max(at.message.0);
+            if !known.segments.contains_key(&at.segment) {
+                known.add(at.segment, Segment { first: u64::MAX, ..Segment::default() });
+            }
+            known.change(at.segment, |segment| {
+                segment.live += record_size(at.length);
+                segment.records += 1;
+                segment.size = segment.size.max(at.offset + at.length);
+                segment.first = segment.first.min(at.message.0);
+                segment.last = segment.last.max(at.message.0);
+            });
         }
-        let mut emptied = false;
         for at in removed {
-            if let Some(segment) = known.get_mut(&at.segment) {
+            known.change(at.segment, |segment| {
                 segment.live = segment.live.saturating_sub(record_size(at.length));
                 segment.records = segment.records.saturating_sub(1);
-                emptied |= segment.records == 0 && !segment.open;
-            }
+            });
         }
-        emptied
+        !known.dead.is_empty()
     }
 
-    /// Forgets and unlinks the segments that nothing refers to. Returns how many.
-    pub(crate) fn remove_dead(&self) -> u64 {
+    /// Forgets and unlinks the segments that nothing refers to.
+    pub(crate) fn remove_dead(&self) {
         let dead: Vec<SegmentId> = {
             let mut known = self.known.lock();
-            known
-                .extract_if(.., |_, segment| segment.records == 0 && !segment.open)
-                .map(|(id, _)| id)
-                .collect()
+            let mut dead = std::mem::take(&mut known.dead);
+            // A commit may have referred to it again since.
+            dead.retain(|id| match known.segments.get(id) {
+                Some(segment) if segment.is_dead() => {
+                    let size = segment.size;
+                    known.segments.remove(id);
+                    known.totals.segments -= 1;
+                    known.totals.size -= size;
+                    true
+                }
+                _ => false,
+            });
+            dead
         };
-        for id in &dead {
-            self.remove_file(*id);
-        }
-        dead.len() as u64
+        dead.into_iter().for_each(|id| self.remove_file(id));
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        self.known.lock().totals
     }
 
     /// All segments as they stand.
     pub(crate) fn snapshot(&self) -> Vec<(SegmentId, Segment)> {
-        self.known.lock().iter().map(|(id, segment)| (*id, *segment)).collect()
+        self.known.lock().segments.iter().map(|(id, segment)| (*id, *segment)).collect()
     }
 
     /// Reads content and compares its checksum. None when there is no such file: it has been moved or its message is gone.

@@ -41,11 +41,11 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Result<(), StoreError> {
 
 /// Segments whose live records together make one segment at most, the emptiest first; none when all is well.
 fn choose(shared: &Shared) -> Option<BTreeMap<SegmentId, Segment>> {
-    let segments = shared.segments.snapshot();
-    let (size, live) = segments.iter().fold((0, 0), |(size, live), (_, s)| (size + s.size, live + s.live));
-    if size <= 2 * live + SLACK_SEGMENTS * shared.config.segment_size {
+    let totals = shared.segments.totals();
+    if totals.size <= 2 * totals.live + SLACK_SEGMENTS * shared.config.segment_size {
         return None;
     }
+    let segments = shared.segments.snapshot();
     let mut sparse: Vec<_> =
         segments.into_iter().filter(|(_, s)| !s.open && !s.stuck && s.live * 2 < s.size).collect();
     sparse.sort_by_key(|(_, s)| s.live * 1000 / s.size.max(1));

@@ -60,6 +60,8 @@ const SETTLE_WAIT: Duration = Duration::from_millis(5);
 const SETTLE_MANY: usize = 256;
 /// How long an admission waits for others when there have been others lately.
 const GATHER: Duration = Duration::from_millis(2);
+/// Each so many groups it waits for more than there have been.
+const PROBE: u32 = 8;
 /// How long an idle writer leaves handed-on events before it deletes them in a commit for that alone.
 pub(crate) const IDLE: Duration = Duration::from_millis(250);
 
@@ -74,6 +76,8 @@ struct Waiting {
     sleep: Sleep,
     /// Admissions in recent groups: the largest, fading. Says how many clients there are.
     peak: f32,
+    /// Counts groups.
+    taken: u32,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -164,6 +168,7 @@ impl Inbox {
         }
         self.gather(&mut waiting);
         let admissions = waiting.admissions;
+        waiting.taken = waiting.taken.wrapping_add(1);
         waiting.peak = (waiting.peak * 0.9).max(f32::from(u16::try_from(admissions).unwrap_or(u16::MAX)));
         let n = group_length(&waiting.ops);
         if n == waiting.ops.len() {
@@ -186,8 +191,10 @@ impl Inbox {
         }
         let few = |w: &Waiting| {
             let clients = w.peak.ceil();
-            // With many clients more may come than ever came: that is how the groups grow to what the time allows.
-            let wanted = if clients >= 4.0 { clients + 1.0 } else { clients };
+            // Now and then it is seen whether there are more than ever came: that is how groups grow to what the time
+            // allows.
+            let wanted =
+                if clients >= 4.0 && w.taken.is_multiple_of(PROBE) { clients * 2.0 } else { clients };
             w.urgent == 0 && w.admissions > 0 && (w.admissions as f32) < wanted
         };
         if few(waiting) {

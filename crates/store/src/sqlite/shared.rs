@@ -203,7 +203,7 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let segments = self.segments.snapshot();
+        let content = self.segments.totals();
         let c = &self.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -214,9 +214,9 @@ impl Shared {
             checkpoints: read(&self.checkpoint.made),
             group_size: read(&c.group_size),
             content_bytes: self.written(),
-            live_bytes: segments.iter().map(|(_, s)| s.live).sum(),
-            segment_bytes: segments.iter().map(|(_, s)| s.size).sum(),
-            segments: segments.len() as u64,
+            live_bytes: content.live,
+            segment_bytes: content.size,
+            segments: content.segments,
             deliveries: c.deliveries(),
             wal_bytes: self.checkpoint.wal_bytes(),
             outbox: self.outbox.len(),

@@ -123,11 +123,12 @@ impl Writer {
     }
 
     fn refuse(&mut self, items: Vec<Item>, error: &StoreError) {
-        if matches!(error, StoreError::NoSpace) {
-            tracing::warn!("the disk is full");
+        let passes = error.is_no_space_or_busy();
+        if passes {
+            tracing::warn!(%error, "the queue cannot be written at the moment");
         }
         for item in items {
-            if matches!(error, StoreError::NoSpace) && item.must_happen() {
+            if passes && item.must_happen() {
                 self.carried.push(item);
             } else {
                 item.refuse(error);
@@ -244,7 +245,7 @@ impl Writer {
     /// What an error of SQLite means: the disk is full, somebody asked for the impossible, or the store is at its end.
     fn judge(&self, error: &rusqlite::Error) -> StoreError {
         match sql_error("writing the queue", error) {
-            full @ StoreError::NoSpace => full,
+            passing if passing.is_no_space_or_busy() => passing,
             invalid @ StoreError::Invalid(_) => invalid,
             // Whether the commit is on disk is unknown, and the kernel will not say so twice.
             other => self.shared.health.fail(&other.to_string()),
