@@ -43,7 +43,7 @@ pub struct Jump {
 
 /// Watches the wall clock against the monotonic one, so that a message's age does not grow by a jump: a clock that is
 /// set by weeks must not expire the whole queue, nor keep it for ever. Jumps before this process began are unknown,
-/// which is why nothing expires before an attempt has failed in its lifetime ([`crate::decide`]).
+/// which is why nothing expires before an attempt has failed in its lifetime ([`crate::decide()`]).
 #[derive(Clone, Debug)]
 pub struct ClockWatch {
     last: Now,

@@ -10,7 +10,7 @@ use crate::limits::Retry;
 /// So much time is left between two attempts, however close the end of the lifetime is.
 const LAST_STEP_MIN: Duration = Duration::from_secs(1);
 
-/// What [`decide`] has to know about a delivery.
+/// What [`decide()`] has to know about a delivery.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Which one.

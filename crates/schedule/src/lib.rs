@@ -11,7 +11,7 @@
 //! 3. [`Effect::Deliver`] starts a delivery: on a new connection, or on an idle one. When the attempt is over,
 //!    [`Scheduler::attempted`] says what became of the connection. A worker that keeps it asks
 //!    [`Scheduler::next_for`] for more.
-//! 4. [`decide`] says what the outcomes mean for each recipient. When the settlement is committed, and no sooner,
+//! 4. [`decide()`] says what the outcomes mean for each recipient. When the settlement is committed, and no sooner,
 //!    [`Scheduler::finished`] lets go of the delivery: until then a page could still show its old row, and it
 //!    would be delivered twice.
 //!
