@@ -26,6 +26,7 @@ mod reload;
 mod reports;
 mod resources;
 mod second_process;
+mod service;
 mod smarthost;
 mod smuggling;
 mod starttls;
