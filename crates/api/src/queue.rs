@@ -1,5 +1,6 @@
 //! The queue: listing, looking, changing; and the traces of what became of messages.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -119,20 +120,76 @@ async fn change<C: Control>(
     Path(action): Path<String>,
     Json(ask): Json<QueueChange>,
 ) -> Result<axum::Json<QueueChanged>, Problem> {
-    let action = action_of(&action, &ask)?;
     if ask.filter.is_empty() && !ask.all {
         return Err(Problem::invalid(
             "without a filter this would change every delivery: give a filter, or say `all`",
         ));
     }
+    let filter = filter(&control, &ask.filter)?;
+    let dry_run = ask.dry_run;
+    let mut done = QueueChanged { changed: 0, in_flight: 0, skipped: 0, dry_run };
+    if action == QueueAction::Reroute.as_str() && ask.to.as_deref() == Some("mx") {
+        reroute_to_mx(&control, filter, &by, &mut done).await?;
+        return Ok(axum::Json(done));
+    }
+    let action = action_of(&action, &ask)?;
     if let Action::Reroute { to: Destination::SmartHost(name) } = &action {
         known_smarthost(&control, name)?;
     }
-    let filter = filter(&control, &ask.filter)?;
-    let changed = control.store().change(filter, action.clone(), by, ask.dry_run).await?;
-    let count = changed.count;
-    let in_flight = if ask.dry_run { 0 } else { control.apply(action, changed.changed).await };
-    Ok(axum::Json(QueueChanged { changed: count, in_flight, dry_run: ask.dry_run }))
+    apply(&control, filter, action, &by, &mut done).await?;
+    Ok(axum::Json(done))
+}
+
+async fn apply<C: Control>(
+    control: &C,
+    filter: QueueFilter,
+    action: Action,
+    by: &mail::Actor,
+    done: &mut QueueChanged,
+) -> Result<(), Problem> {
+    let changed = control.store().change(filter, action.clone(), by.clone(), done.dry_run).await?;
+    done.changed += changed.count;
+    if !done.dry_run {
+        done.in_flight += control.apply(action, changed.changed).await;
+    }
+    Ok(())
+}
+
+/// Sends deliveries to the mail exchangers of their recipients' domain. What the sandbox or a smart host was to take may
+/// have recipients in several domains; those are left alone, as there is no host that serves them all.
+async fn reroute_to_mx<C: Control>(
+    control: &C,
+    filter: QueueFilter,
+    by: &mail::Actor,
+    done: &mut QueueChanged,
+) -> Result<(), Problem> {
+    let mut after = None;
+    loop {
+        let found = control.store().search(filter.clone(), after, LIMIT_MAX).await?;
+        let mut by_domain: BTreeMap<String, Vec<DeliveryId>> = BTreeMap::new();
+        for entry in &found {
+            match only_domain(entry) {
+                Some(domain) => by_domain.entry(domain.to_owned()).or_default().push(entry.id),
+                None => done.skipped += 1,
+            }
+        }
+        for (domain, deliveries) in by_domain {
+            let these = QueueFilter { deliveries, ..QueueFilter::default() };
+            let to = Destination::Mx(domain.into());
+            apply(control, these, Action::Reroute { to }, by, done).await?;
+        }
+        after = found.last().map(|entry| entry.id);
+        if found.len() < LIMIT_MAX {
+            return Ok(());
+        }
+    }
+}
+
+/// The domain of the recipients that are not settled, if they have but one.
+fn only_domain(entry: &QueueEntry) -> Option<&str> {
+    let mut open = entry.recipients.iter().filter(|(_, _, status)| !status.is_final());
+    let first = open.next()?.1.address.domain();
+    open.all(|(_, who, _)| who.address.domain() == first).then_some(first)
 }
 
 fn action_of(name: &str, ask: &QueueChange) -> Result<Action, Problem> {

@@ -183,7 +183,7 @@ pub struct QueueChange {
     /// For `hold`: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// For `reroute`: where to, as a route says it.
+    /// For `reroute`: where to, as a route says it; `mx` is the mail exchangers of the recipients' domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
@@ -195,6 +195,8 @@ pub struct QueueChanged {
     pub changed: u64,
     /// Of those, how many are being attempted right now: for them the change counts after that attempt.
     pub in_flight: u64,
+    /// Deliveries that match, but that this change cannot be made to.
+    pub skipped: u64,
     /// Whether nothing was changed.
     pub dry_run: bool,
 }

@@ -69,11 +69,11 @@ async fn changes_need_a_filter_or_all_and_reach_the_driver() {
     assert_eq!(act("remove", json!({})).await.problem(), "invalid");
     assert_eq!(act("remove", json!({ "filter": { "limit": 5 } })).await.problem(), "invalid");
     let dry = act("remove", json!({ "all": true, "dry_run": true })).await;
-    assert_eq!(dry.json, json!({ "changed": 2, "in_flight": 0, "dry_run": true }));
+    assert_eq!(dry.json, json!({ "changed": 2, "in_flight": 0, "skipped": 0, "dry_run": true }));
     assert!(stand.asked.lock().applied.is_empty(), "a dry run changes nothing");
 
     let held = act("hold", json!({ "filter": { "id": id.to_string() }, "reason": "odd" })).await;
-    assert_eq!(held.json, json!({ "changed": 1, "in_flight": 1, "dry_run": false }));
+    assert_eq!(held.json, json!({ "changed": 1, "in_flight": 1, "skipped": 0, "dry_run": false }));
     let shown = get(&router, &format!("/api/queue/{id}")).await;
     assert_eq!(shown.json["deliveries"][0]["state"], "held");
     assert_eq!(shown.json["deliveries"][0]["reason"], "odd");
@@ -87,6 +87,28 @@ async fn changes_need_a_filter_or_all_and_reach_the_driver() {
     let actions: Vec<_> = stand.asked.lock().applied.iter().map(|(action, n)| (action.clone(), *n)).collect();
     let hold = Action::Hold { reason: "odd".into() };
     assert_eq!(actions, [(hold, 1), (Action::Release, 1), (Action::Remove, 2)]);
+}
+
+#[tokio::test]
+async fn mail_is_rerouted_to_the_exchangers_of_its_own_domain() {
+    let stand = stand().await;
+    let router = api::router(stand.clone());
+    let mut ids = Vec::new();
+    for to in ["a@one.example", "b@two.example", "c@one.example"] {
+        ids.push(admit(&stand, "ann@example.com", to).await.to_string());
+    }
+    let discard = json!({ "all": true, "to": "discard" });
+    assert_eq!(post(&router, "/api/queue/actions/reroute", discard).await.json["changed"], 3);
+    let dry =
+        post(&router, "/api/queue/actions/reroute", json!({ "all": true, "to": "mx", "dry_run": true }))
+            .await;
+    assert_eq!((&dry.json["changed"], &dry.json["skipped"]), (&json!(3), &json!(0)));
+    assert_eq!(get(&router, "/api/queue").await.json["items"][0]["destination"], "discard");
+    post(&router, "/api/queue/actions/reroute", json!({ "all": true, "to": "mx" })).await;
+    let all = get(&router, "/api/queue").await;
+    let destinations: Vec<_> =
+        all.json["items"].as_array().unwrap().iter().map(|d| d["destination"].clone()).collect();
+    assert_eq!(destinations, ["mx:one.example", "mx:two.example", "mx:one.example"]);
 }
 
 #[tokio::test]

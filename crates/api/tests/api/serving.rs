@@ -97,3 +97,29 @@ async fn half_a_request_is_not_waited_for_for_ever() {
     let _ = large.read_to_end(&mut rest).await;
     assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
 }
+
+/// Whatever the socket's mode is: who is neither root nor the relay's user is not answered. Needs root, to be someone else.
+#[tokio::test]
+async fn other_users_are_not_answered() {
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("posthouse.sock");
+    let listener = api::bind_socket(&path).unwrap();
+    for open in [dir.path(), &path] {
+        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    tokio::spawn(api::serve_socket(listener, api::router(stand().await), std::future::pending()));
+    let ask_as = async |uid: u32| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--fail", "--max-time", "10", "http://posthouse/api/status", "--unix-socket"]);
+        curl.arg(&path).uid(uid);
+        tokio::task::spawn_blocking(move || curl.output().unwrap()).await.unwrap()
+    };
+    let root = ask_as(0).await;
+    assert!(root.status.success() && root.stdout.starts_with(b"{"), "{root:?}");
+    let nobody = ask_as(65534).await;
+    assert!(!nobody.status.success() && nobody.stdout.is_empty(), "{nobody:?}");
+}

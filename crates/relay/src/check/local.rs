@@ -14,7 +14,7 @@ use nix::sys::statfs::{NFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 
 use super::Findings;
-use crate::config::{Config, Recipients};
+use crate::config::{Acme, Challenge, Config, Recipients};
 
 /// Certificates that end sooner are worth a word.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
@@ -25,9 +25,19 @@ const OTHER_FILES: u64 = 600;
 pub(super) fn listeners(config: &Config, found: &mut Findings) {
     let smtp = config.listener.iter().flat_map(|l| l.address.iter().map(|a| (l.name.as_str(), *a)));
     let http = config.api.listen.iter().map(|a| ("api", *a));
-    for (name, address) in smtp.chain(http) {
+    let acme = config.acme.iter().flat_map(acme_addresses).map(|a| ("acme", a));
+    for (name, address) in smtp.chain(http).chain(acme) {
         listener(name, address, found);
     }
+}
+
+/// Where challenges are answered.
+fn acme_addresses(acme: &Acme) -> Vec<SocketAddr> {
+    let port = match acme.challenge {
+        Challenge::TlsAlpn01 => 443,
+        Challenge::Http01 => 80,
+    };
+    if acme.listen.is_empty() { vec![([0, 0, 0, 0], port).into()] } else { acme.listen.clone() }
 }
 
 fn listener(name: &str, address: SocketAddr, found: &mut Findings) {
@@ -144,7 +154,7 @@ pub(super) fn certificates(config: &Config, clock: &Clock, found: &mut Findings)
             }
         }
     } else if config.acme.is_some() {
-        found.ok("tls", "certificates come by ACME; names and ports are looked at below");
+        found.ok("tls", "the certificate comes by ACME");
     } else {
         let public = config.listener.iter().flat_map(|l| &l.address).any(|a| !a.ip().is_loopback());
         let text =

@@ -32,6 +32,7 @@ pub(super) async fn look(
         Err(error) => found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers"),
         Ok(resolver) => {
             names(config, &resolver, mx, found).await;
+            acme_names(config, &resolver, found).await;
             if mx {
                 port_25(config, &resolver, reach, found).await;
             }
@@ -43,7 +44,7 @@ pub(super) async fn look(
 /// Whether the DNS answers, and says of us what others want to hear.
 async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findings) {
     let name = &config.hostname;
-    let addresses = match timed(resolver.addresses(name)).await {
+    let addresses = match timed(name, resolver.addresses(name)).await {
         Ok(addresses) => {
             let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             found.ok("dns", format!("{name} is {}", list.join(", ")));
@@ -80,10 +81,25 @@ async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findi
     }
 }
 
+/// Whether the names of the certificate lead anywhere: the ACME server connects to each of them.
+async fn acme_names(config: &Config, resolver: &Resolver, found: &mut Findings) {
+    let Some(acme) = &config.acme else { return };
+    let names = if acme.domains.is_empty() { std::slice::from_ref(&config.hostname) } else { &acme.domains };
+    for name in names {
+        match timed(name, resolver.addresses(name)).await {
+            Ok(_) => found.ok("acme", format!("{name} has an address")),
+            Err(error) => {
+                let help = "give it an A or AAAA record that leads here, or take it out of acme.domains";
+                found.fail("acme", error.to_string(), help);
+            }
+        }
+    }
+}
+
 /// Whether an address leads back to our name (PTR), as receivers check.
 async fn reverse(config: &Config, resolver: &Resolver, ip: IpAddr, found: &mut Findings) {
     let help = "ask whoever gives you the address to set its PTR record to hostname";
-    match timed(resolver.ptr(ip)).await {
+    match timed(&ip.to_string(), resolver.ptr(ip)).await {
         Ok(names) if names.iter().any(|n| n.trim_end_matches('.').eq_ignore_ascii_case(&config.hostname)) => {
             found.ok("dns", format!("{ip} leads back to {}", config.hostname));
         }
@@ -113,7 +129,7 @@ fn sources() -> impl Iterator<Item = IpAddr> {
 
 /// Whether mail exchangers elsewhere can be reached: many providers block port 25.
 async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut Findings) {
-    let answer = match timed(resolver.mx(reach)).await {
+    let answer = match timed(reach, resolver.mx(reach)).await {
         Ok(answer) => answer,
         Err(error) => {
             let help = "mail to other domains needs the DNS; check --reach DOMAIN asks about another domain";
@@ -132,7 +148,7 @@ async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut 
     };
     let mut last = String::from("it has no addresses");
     for host in answer.hosts.iter().take(2) {
-        for ip in timed(resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2) {
+        for ip in timed(&host.name, resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2) {
             match greeting(SocketAddr::new(ip, port), &options).await {
                 Ok(text) => {
                     let text = clean(&text);
@@ -210,9 +226,9 @@ fn is_silent(error: &ResolveError) -> bool {
     matches!(error, ResolveError::Temporary { .. })
 }
 
-async fn timed<T>(ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
+async fn timed<T>(name: &str, ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
     match tokio::time::timeout(PATIENCE, ask).await {
         Ok(answer) => answer,
-        Err(_) => Err(ResolveError::Temporary { name: "a name".into(), reason: "no answer in time".into() }),
+        Err(_) => Err(ResolveError::Temporary { name: name.into(), reason: "no answer in time".into() }),
     }
 }

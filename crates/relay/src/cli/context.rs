@@ -100,6 +100,21 @@ impl Context {
         })
     }
 
+    /// The same for a command that has no use for data that is not there: a wrong directory is told, not filled.
+    pub(crate) fn with_data<T, F: Future<Output = Result<T, CliError>>>(
+        &self,
+        command: impl FnOnce(Client) -> F,
+    ) -> Result<T, CliError> {
+        let data_dir = self.config()?.data_dir;
+        if !data_dir.exists() {
+            return Err(CliError::Failed(format!(
+                "there is no {}: is this the right configuration (--config FILE), and was the relay ever started?",
+                data_dir.display()
+            )));
+        }
+        self.with_client(command)
+    }
+
     /// Runs something asynchronous on this thread.
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread()

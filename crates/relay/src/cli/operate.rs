@@ -17,8 +17,21 @@ pub(super) fn serve(context: &Context) -> Result<(), CliError> {
     serve_with(context.config()?, context.config_path().map(Path::to_owned))
 }
 
+/// Raises the number of files that may be open to what the system allows: the usual 1024 is for programs that cannot
+/// take more.
+fn allow_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && now < most
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
+    {
+        output::note(&format!("the limit of open files stays at {now}: {error}"));
+    }
+}
+
 /// Runs the relay until it is told to stop.
 pub(super) fn serve_with(config: Config, path: Option<PathBuf>) -> Result<(), CliError> {
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("posthouse")
         .enable_all()
@@ -63,7 +76,7 @@ pub(super) fn reload(context: &Context) -> Result<(), CliError> {
 
 pub(super) fn verify(context: &Context) -> Result<ExitCode, CliError> {
     let json = context.json;
-    context.with_client(async |client| {
+    context.with_data(async |client| {
         let found: VerifyReport = client.call(Method::POST, "/api/verify", NOTHING).await?;
         if json {
             output::json(&found);
@@ -95,7 +108,7 @@ pub(super) fn backup(context: &Context, args: &BackupArgs) -> Result<(), CliErro
     let to = std::path::absolute(&args.to).map_err(|e| CliError::failed("the path", &e))?;
     let to = to.to_str().ok_or_else(|| CliError::Usage("the path has to be UTF-8".into()))?.to_owned();
     let json = context.json;
-    context.with_client(async |client| {
+    context.with_data(async |client| {
         let done: BackupReport = client.call(Method::POST, "/api/backup", Some(&BackupAsk { to })).await?;
         tell_copy(json, &done, "backed up to");
         Ok(())

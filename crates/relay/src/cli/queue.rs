@@ -121,7 +121,7 @@ pub(super) enum QueueCommand {
     Reroute {
         #[command(flatten)]
         change: ChangeArgs,
-        /// Where to: smarthost:NAME, smtp://host:port, mx:DOMAIN, …
+        /// Where to: smarthost:NAME, smtp://host:port, …, or mx: the mail exchangers of the recipients' domain.
         #[arg(long, value_name = "DESTINATION")]
         via: String,
     },
@@ -141,7 +141,7 @@ impl QueueCommand {
 
 pub(super) fn run(context: &Context, command: QueueCommand) -> Result<(), CliError> {
     let json = context.json;
-    context.with_client(async |client| match command {
+    context.with_data(async |client| match command {
         QueueCommand::List { filter, limit } => list(&client, json, filter.query(), limit).await,
         QueueCommand::Show { id, raw: true } => raw(&client, &id).await,
         QueueCommand::Show { id, raw: false } => {
@@ -298,7 +298,14 @@ async fn change(
         return Ok(());
     }
     let verb = if changed.dry_run { "would be changed" } else { "changed" };
-    output::line(&format!("{} deliveries {verb}", changed.changed));
+    let noun = if changed.changed == 1 { "delivery" } else { "deliveries" };
+    output::line(&format!("{} {noun} {verb}", changed.changed));
+    if changed.skipped > 0 {
+        output::note(&format!(
+            "{} were left as they are: their recipients are in several domains, which no mail exchanger serves together",
+            changed.skipped
+        ));
+    }
     if changed.in_flight > 0 {
         output::note(&format!(
             "{} of them are being attempted right now; for those it counts after that attempt",

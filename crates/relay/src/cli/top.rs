@@ -26,7 +26,7 @@ const QUEUES: usize = 15;
 
 pub(super) fn run(context: &Context, args: &TopArgs) -> Result<(), CliError> {
     let (json, once) = (context.json, args.once || context.json);
-    context.with_client(async |client| {
+    context.with_data(async |client| {
         let mut before: Option<Status> = None;
         loop {
             let status: Status = client.get("/api/status").await?;

@@ -72,7 +72,7 @@ pub(super) fn run(context: &Context, args: TraceArgs) -> Result<(), CliError> {
         limit: None,
         after: None,
     };
-    context.with_client(async |client| {
+    context.with_data(async |client| {
         let mut all: Vec<Trace> = Vec::new();
         let more = client.pages("/api/trace", &query, limit, |part| all.extend(part)).await?;
         if json {

@@ -84,6 +84,7 @@ fn set_up(place: &Place, when: &str) {
 #[test]
 fn mistakes_are_told_with_the_right_exit_code() {
     let place = Place::new();
+    place.run(&["org", "list"]).ok();
     for (line, code, words) in [
         (vec!["credential", "add"], 2, "required"),
         (vec!["credential", "show", "nobody"], 1, "there is no credential"),

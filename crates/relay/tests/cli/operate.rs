@@ -147,6 +147,18 @@ fn a_backup_of_a_running_relay_comes_back() {
 }
 
 #[test]
+fn a_wrong_directory_is_told_and_not_filled() {
+    let place = Place::new();
+    for command in
+        [&["queue", "list"][..], &["trace", "bob@example.org"], &["top"], &["verify"], &["backup", "saved"]]
+    {
+        let done = place.run(command).failed(1);
+        assert!(done.err.contains("--config FILE"), "{command:?}: {}", done.err);
+    }
+    assert!(!place.path("posthouse-data").exists());
+}
+
+#[test]
 fn a_second_relay_on_the_same_data_is_refused() {
     let place = Place::new();
     let _running = place.serve();
