@@ -73,5 +73,10 @@ fn verdict(answer: AuthAnswer, meters: &Meters, client: &mut Client, login: &str
             AuthVerdict::TryLater(wait)
         }
         AuthAnswer::Unavailable => AuthVerdict::Unavailable,
+        AuthAnswer::Refused(reply) => {
+            meters.logins_failed.increment(1);
+            info!(%listener, client = %peer, ?login, reply = ?reply.to_string(), "login refused");
+            AuthVerdict::Refused(reply)
+        }
     }
 }

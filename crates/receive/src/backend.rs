@@ -40,6 +40,8 @@ pub enum AuthAnswer {
     TryLater(Duration),
     /// We cannot tell now.
     Unavailable,
+    /// The password is right, and still no; only who knows it reads why.
+    Refused(Reply),
 }
 
 /// The client of a session, as far as it is known.

@@ -10,7 +10,7 @@ use super::{Connection, Question, Session, State, shutting_down};
 use crate::sasl::ScramVerifier;
 
 /// What became of a login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthVerdict {
     /// It is who it says.
     Ok,
@@ -20,6 +20,8 @@ pub enum AuthVerdict {
     TryLater(Duration),
     /// It cannot be checked now.
     Unavailable,
+    /// The password is right, and still no: why, and what to do.
+    Refused(Reply),
 }
 
 impl Session {
@@ -107,6 +109,7 @@ impl Session {
             AuthVerdict::Unavailable => {
                 self.error(454, 7, 0, "Logins cannot be checked right now; try again later");
             }
+            AuthVerdict::Refused(reply) => self.fail(&reply),
         }
     }
 

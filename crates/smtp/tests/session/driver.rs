@@ -96,6 +96,9 @@ impl Driver {
                     ("user", "secret") => AuthVerdict::Ok,
                     ("busy", _) => AuthVerdict::TryLater(Duration::from_secs(30)),
                     ("down", _) => AuthVerdict::Unavailable,
+                    ("away", _) => {
+                        AuthVerdict::Refused(no(535, 5, 7, 8, "This login may not be used from your network"))
+                    }
                     _ => AuthVerdict::Failed,
                 };
                 self.session.authenticated(verdict);
