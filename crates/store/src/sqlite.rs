@@ -77,15 +77,15 @@ impl Engine {
         let mut threads = Threads::default();
         let engine_shared = shared.clone();
         let for_writer = shared.clone();
-        threads.writer = Some(spawn("store-writer", move || {
+        threads.writer = Some(spawn("posthouse-store", move || {
             let _last = shared::LastWords(&for_writer);
             writer.run()
         })?);
         let for_log = shared.clone();
-        threads.others.push(spawn("store-checkpoint", move || {
+        threads.others.push(spawn("posthouse-checkpoint", move || {
             Checkpoint::run(&for_log, &log);
         })?);
-        threads.others.push(spawn("store-upkeep", move || Upkeep::run(&shared))?);
+        threads.others.push(spawn("posthouse-upkeep", move || Upkeep::run(&shared))?);
         Ok((Self { shared: engine_shared, threads: Mutex::new(threads) }, recovery))
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use mail::{QueueKey, State, Timestamp};
 use schedule::Rest;
-use store::{Action, QueueFilter, StoreError, Waiting};
+use store::{Action, Next, QueueFilter, Settlement, StoreError, Waiting};
+use tokio::sync::mpsc;
 
 use super::Driver;
 
@@ -29,6 +30,9 @@ impl Driver {
             }
         }
         self.spawn(keep_time(self.clone()));
+        if let Some(orphans) = self.0.store.orphans() {
+            self.spawn(adopt(self.clone(), orphans));
+        }
         Ok(())
     }
 
@@ -88,6 +92,34 @@ async fn keep_time(driver: Driver) {
         });
         if set_back {
             driver.spawn(driver.clone().after_setting_back());
+        }
+    }
+}
+
+/// Takes on what was stored for a session that had gone away by then: it waits in its queue like any other mail.
+async fn adopt(driver: Driver, mut orphans: mpsc::UnboundedReceiver<Vec<Waiting>>) {
+    loop {
+        let found = tokio::select! {
+            () = driver.0.stopping.cancelled() => return,
+            found = orphans.recv() => found,
+        };
+        let Some(found) = found else { return };
+        for Waiting { id, queue, .. } in found {
+            let due = driver.0.clock.now();
+            let settlement = Settlement {
+                delivery: id,
+                recipients: Vec::new(),
+                next: Next::Parked { due },
+                warned: false,
+                reports: Vec::new(),
+                events: Vec::new(),
+            };
+            let driver = driver.clone();
+            driver.clone().0.store.settle(settlement, move |settled| match settled {
+                Ok(_) => driver.with_core(|core, now, out| core.scheduler.parked(&queue, due, now, out)),
+                // The store has stopped; the next start finds it.
+                Err(error) => tracing::error!(%error, delivery = %id, "could not be put back"),
+            });
         }
     }
 }
