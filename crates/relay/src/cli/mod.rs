@@ -21,7 +21,7 @@ mod trace;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use context::{CliError, Context};
 
@@ -92,6 +92,11 @@ enum Command {
     Version,
 }
 
+/// The command line as it is, for what is written about it: a test holds every page to it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The program: reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
@@ -143,8 +148,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn table(command: &Command, global: bool, out: &mut String) {
     if rows.peek().is_none() {
         return;
     }
-    out.push_str("| | |\n|---|---|\n");
+    out.push_str("| what is typed | what it means |\n|---|---|\n");
     for arg in rows {
         let mut help = sentence(&arg.get_help().map(ToString::to_string).unwrap_or_default());
         let default: Vec<_> = arg.get_default_values().iter().map(|v| v.to_string_lossy()).collect();
