@@ -154,7 +154,13 @@ pub(super) fn certificates(config: &Config, clock: &Clock, found: &mut Findings)
             }
         }
     } else if config.acme.is_some() {
-        found.ok("tls", "the certificate comes by ACME");
+        stored(
+            config,
+            "acme/certificate.pem",
+            "the certificate comes by ACME; none is there yet",
+            clock,
+            found,
+        );
     } else {
         let public = config.listener.iter().flat_map(|l| &l.address).any(|a| !a.ip().is_loopback());
         let text =
@@ -169,6 +175,32 @@ pub(super) fn certificates(config: &Config, clock: &Clock, found: &mut Findings)
         match std::fs::read(path) {
             Ok(_) => found.ok("tls", format!("ca_file {} can be read", path.display())),
             Err(e) => found.fail("tls", format!("ca_file {}: {e}", path.display()), "correct tls.ca_file"),
+        }
+    }
+}
+
+/// A certificate that the relay itself put into the data directory.
+fn stored(config: &Config, name: &str, none: &str, clock: &Clock, found: &mut Findings) {
+    let path = config.data_dir.join("tls").join(name);
+    match Pair::load(&path, &path) {
+        Ok(pair) => certificate_facts(config, pair.facts(), clock, found),
+        Err(_) if !path.exists() => found.ok("tls", none),
+        Err(error) => found.fail("tls", error.to_string(), "remove it: the relay asks for a new one"),
+    }
+}
+
+/// Whether other users of this machine can read what is secret.
+pub(super) fn secrets(config: &Config, found: &mut Findings) {
+    let inline =
+        config.smarthost.values().any(|host| host.password.is_some() && host.password_file.is_none());
+    let files = config.smarthost.values().filter_map(|host| host.password_file.as_deref());
+    let keys = config.tls.key.as_deref();
+    for path in config.source.path.as_deref().filter(|_| inline).into_iter().chain(files).chain(keys) {
+        let Ok(meta) = std::fs::metadata(path) else { continue };
+        if meta.mode() & 0o007 != 0 {
+            let text =
+                format!("{} holds a secret and can be read by every user of this machine", path.display());
+            found.warn("secrets", text, "chmod o-rwx, with the relay's user as owner or group");
         }
     }
 }

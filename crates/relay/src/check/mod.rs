@@ -123,6 +123,7 @@ async fn look(config: &Config, args: &CheckArgs, found: &mut Findings) -> Result
     become_owner(config)?;
     local::data_dir(config, found);
     local::certificates(config, &Clock::system(), found);
+    local::secrets(config, found);
     local::limits(config, found);
     let snapshot = directory(config).await?;
     local::relaying(config, &snapshot, found);

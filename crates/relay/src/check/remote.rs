@@ -148,7 +148,9 @@ async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut 
     };
     let mut last = String::from("it has no addresses");
     for host in answer.hosts.iter().take(2) {
-        for ip in timed(&host.name, resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2) {
+        for ip in
+            timed(&host.name, resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2)
+        {
             match greeting(SocketAddr::new(ip, port), &options).await {
                 Ok(text) => {
                     let text = clean(&text);

@@ -101,7 +101,7 @@ pub(crate) fn loopback() -> Vec<Network> {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate with its chain, PEM. Read again when the file changes and on reload.
+    /// The certificate with its chain, PEM. Read at start and on reload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
     /// Its private key, PEM.
@@ -308,11 +308,15 @@ pub struct History {
     #[serde(with = "values::text")]
     #[schemars(with = "AsText<Duration>")]
     pub keep: Duration,
+    /// How many events may wait to be recorded. Beyond it mail is refused for the moment (451), until the record has
+    /// caught up.
+    #[schemars(range(min = 1000))]
+    pub max_lag: u64,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { keep: Duration::from_secs(30 * 86_400) }
+        Self { keep: Duration::from_secs(30 * 86_400), max_lag: 500_000 }
     }
 }
 

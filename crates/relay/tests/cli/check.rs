@@ -111,6 +111,11 @@ fn smart_hosts_are_logged_in_to_for_real() {
         good.out
     );
     assert!(!good.out.contains(&password));
+    assert!(findings(&good, "warn").iter().any(|t| t.contains("every user of this machine")), "{}", good.out);
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(place.path("posthouse.toml"), private).unwrap();
+    let private = place.run(&["check", "--json"]).ok();
+    assert!(!private.out.contains("every user of this machine"), "{}", private.out);
     place.write("posthouse.toml", &config("not-the-password"));
     let bad = place.run(&["check", "--json"]).failed(1);
     assert!(findings(&bad, "fail").iter().any(|t| t.contains("up at")), "{}", bad.out);
