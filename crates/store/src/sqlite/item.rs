@@ -130,7 +130,7 @@ impl Item {
                     }
                 }
                 let own = std::mem::take(&mut settlement.events);
-                events.extend(own.into_iter().filter(|event| is_told(event, met.found)));
+                events.extend(own.into_iter().filter(|event| is_told(event, *met)));
                 events
             }
             (_, Outcome::Told(event)) => event.take().into_iter().collect(),

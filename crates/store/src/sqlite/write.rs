@@ -45,10 +45,12 @@ pub(crate) enum Tidy {
 }
 
 /// What a settlement met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Met {
     pub(crate) found: bool,
     pub(crate) state: Option<State>,
+    /// It had been quarantined before, and that was told.
+    pub(crate) was_quarantined: bool,
 }
 
 /// The writer's transaction.
@@ -122,10 +124,14 @@ pub(crate) fn holder(conn: &Connection, dedupe: &Dedupe, now: Timestamp) -> Resu
         .optional()
 }
 
-/// Whether an event is told although its delivery was removed by an operator meanwhile: the attempt took place, the report
-/// does not.
-pub(crate) fn is_told(event: &Event, found: bool) -> bool {
-    found || !matches!(event.kind, EventKind::Reported { .. })
+/// Whether an event of a settlement is told. When an operator has removed the delivery meanwhile, the attempt took place all
+/// the same, but the report does not. Damage is told once.
+pub(crate) fn is_told(event: &Event, met: Met) -> bool {
+    match event.kind {
+        EventKind::Reported { .. } => met.found,
+        EventKind::Damaged { .. } => !met.was_quarantined,
+        _ => true,
+    }
 }
 
 impl Tx<'_> {
@@ -198,7 +204,7 @@ impl Tx<'_> {
     /// key is taken.
     pub(crate) fn settle(&mut self, settlement: &Settlement, reports: &[Option<ContentRef>]) -> Result<Met> {
         let met = match &settlement.next {
-            Next::Done => Met { found: self.remove(settlement.delivery)?, state: None },
+            Next::Done => Met { found: self.remove(settlement.delivery)?, ..Met::default() },
             next => self.change_state(settlement, next)?,
         };
         if met.found {
@@ -208,7 +214,7 @@ impl Tx<'_> {
                 }
             }
         }
-        for event in settlement.events.iter().filter(|e| is_told(e, met.found)) {
+        for event in settlement.events.iter().filter(|e| is_told(e, met)) {
             self.tell(event)?;
         }
         self.effects.settled += 1;
@@ -243,7 +249,7 @@ impl Tx<'_> {
 
     fn change_state(&mut self, settlement: &Settlement, next: &Next) -> Result<Met> {
         let id = settlement.delivery;
-        let Some(was) = self.state_of(id)? else { return Ok(Met { found: false, state: None }) };
+        let Some(was) = self.state_of(id)? else { return Ok(Met::default()) };
         for (n, status) in &settlement.recipients {
             self.set_status(id, *n, status)?;
         }
@@ -273,7 +279,7 @@ impl Tx<'_> {
                 attempts,
                 settlement.warned
             ])?;
-        Ok(Met { found: true, state: Some(state) })
+        Ok(Met { found: true, state: Some(state), was_quarantined: was == State::Quarantined })
     }
 
     fn set_status(&mut self, id: DeliveryId, n: u16, status: &RecipientStatus) -> Result<()> {

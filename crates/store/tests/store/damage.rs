@@ -57,8 +57,13 @@ async fn a_flipped_bit_quarantines_one_message() {
         assert_eq!(store.load(delivery.id).await.unwrap().unwrap().state, State::Quarantined);
     }
     assert_eq!(store.counts().await.unwrap().quarantined, 2);
-    // Found again it is not told again, and a release by mistake ends where it was.
+    // Found again it is not told again, nor when the driver settles it so, and a release by mistake ends where it was.
     expect_damage(&store, &all[2][1]).await;
+    let reason = "damaged".to_owned();
+    let kind = EventKind::Damaged { reason: reason.clone() };
+    let event = mail::Event { at: rig.now(), message: all[2][1].id.message, kind };
+    let next = store::Next::Quarantined { reason };
+    store.settled(store::Settlement { events: vec![event], ..settlement(all[2][1].id, next) }).await.unwrap();
     store.change(QueueFilter::default(), Action::Release, "op".into(), false).await.unwrap();
     expect_damage(&store, &all[2][1]).await;
     assert_eq!(store.counts().await.unwrap().quarantined, 2);
