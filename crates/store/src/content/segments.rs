@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -90,8 +90,6 @@ pub(crate) struct Segments {
     pub(crate) health: Arc<Health>,
     next: AtomicU64,
     known: Mutex<Known>,
-    /// Messages between their first octet and their admission.
-    pub(crate) filling: AtomicUsize,
     /// Content bytes written since the start.
     pub(crate) bytes_written: AtomicU64,
 }
@@ -110,7 +108,6 @@ impl Segments {
             health,
             next: AtomicU64::new(highest + 1),
             known: Mutex::default(),
-            filling: AtomicUsize::new(0),
             bytes_written: AtomicU64::new(0),
         })
     }

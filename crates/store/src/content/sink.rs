@@ -31,7 +31,6 @@ pub struct Sink {
     /// The part of the budget that `buffer` has; none once there is a file.
     guard: Option<MemoryGuard>,
     file: Option<OwnFile>,
-    _filling: Filling,
 }
 
 /// Content that is complete: in memory, or on stable storage in a file of its own. Dropped without being admitted, it
@@ -42,8 +41,6 @@ pub struct Sealed {
     pub(crate) crc: u32,
     content: Content,
     pub(crate) place: Place,
-    /// Counts as a message on its way until it is admitted, so that the writer knows who to wait for.
-    _filling: Option<Filling>,
 }
 
 /// Where sealed content is until it is admitted.
@@ -62,10 +59,6 @@ pub(crate) struct OwnFile {
     keep: AtomicBool,
 }
 
-/// One message between its first octet and its admission.
-#[derive(Debug)]
-struct Filling(Arc<Segments>);
-
 /// Bytes with their part of the budget.
 struct Guarded {
     bytes: Vec<u8>,
@@ -74,17 +67,7 @@ struct Guarded {
 
 impl Sink {
     pub(crate) fn new(segments: Arc<Segments>, message: MessageId) -> Self {
-        let filling = Filling::new(&segments);
-        Self {
-            segments,
-            message,
-            crc: 0,
-            length: 0,
-            buffer: Vec::new(),
-            guard: None,
-            file: None,
-            _filling: filling,
-        }
+        Self { segments, message, crc: 0, length: 0, buffer: Vec::new(), guard: None, file: None }
     }
 
     /// Takes more octets.
@@ -130,12 +113,12 @@ impl Sink {
         }
         let Some(own) = self.file.take() else {
             let bytes = guarded(std::mem::take(&mut self.buffer), self.guard.take());
-            return Ok(Sealed::in_memory(message, crc, bytes, Some(self._filling)));
+            return Ok(Sealed::in_memory(message, crc, bytes));
         };
         let header = Header { message, length, crc };
         let own = blocking(move || own.complete(header)).await?;
         let content = Content::File(FileContent::new(own.file.clone(), HEADER as u64, length));
-        Ok(Sealed { message, crc, content, place: Place::File(Arc::new(own)), _filling: Some(self._filling) })
+        Ok(Sealed { message, crc, content, place: Place::File(Arc::new(own)) })
     }
 
     /// Whether the budget lets the buffer grow to `needed` octets.
@@ -188,12 +171,12 @@ impl Sealed {
     pub(crate) fn composed(segments: &Segments, message: MessageId, bytes: Vec<u8>) -> Self {
         let crc = seal(crc32c::crc32c(&bytes), message, bytes.len() as u64);
         let guard = segments.memory.force_take(bytes.len());
-        Self::in_memory(message, crc, guarded(bytes, Some(guard)), None)
+        Self::in_memory(message, crc, guarded(bytes, Some(guard)))
     }
 
-    fn in_memory(message: MessageId, crc: u32, bytes: Bytes, filling: Option<Filling>) -> Self {
+    fn in_memory(message: MessageId, crc: u32, bytes: Bytes) -> Self {
         let content = Content::Memory(bytes.clone());
-        Self { message, crc, content, place: Place::Memory(bytes), _filling: filling }
+        Self { message, crc, content, place: Place::Memory(bytes) }
     }
 
     /// The content.
@@ -245,19 +228,6 @@ impl Drop for OwnFile {
             // Left behind it would cost disk space until the next start, no more.
             self.segments.remove_file(self.id);
         }
-    }
-}
-
-impl Filling {
-    fn new(segments: &Arc<Segments>) -> Self {
-        segments.filling.fetch_add(1, Ordering::Relaxed);
-        Self(segments.clone())
-    }
-}
-
-impl Drop for Filling {
-    fn drop(&mut self) {
-        self.0.filling.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
