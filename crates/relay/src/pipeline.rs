@@ -43,7 +43,8 @@ impl Backend for Pipeline {
     }
 
     fn room(&self, _size: u64) -> Result<(), Reply> {
-        self.0.store.room().map_err(|no_room| replies::no_room(&no_room))
+        self.0.store.room().map_err(|no_room| replies::no_room(&no_room))?;
+        if self.0.history_is_behind() { Err(replies::history_behind()) } else { Ok(()) }
     }
 
     async fn authenticate(&self, ask: AuthAsk, peer: IpAddr) -> AuthAnswer {

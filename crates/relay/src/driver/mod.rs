@@ -132,11 +132,6 @@ impl Driver {
         Reserved { driver: self.clone(), places }
     }
 
-    /// Whether this delivery is in memory, and the look of the scheduler.
-    pub(crate) fn snapshot(&self) -> schedule::Snapshot {
-        self.0.core.lock().scheduler.snapshot(self.now())
-    }
-
     /// Sums, cheap enough for every scrape.
     pub(crate) fn totals(&self) -> schedule::Totals {
         self.0.core.lock().scheduler.totals()
@@ -145,11 +140,6 @@ impl Driver {
     /// Recipients by what became of them.
     pub(crate) fn tally(&self) -> &Tally {
         &self.0.tally
-    }
-
-    /// Why the deliveries of this queue wait.
-    pub(crate) fn why(&self, queue: &QueueKey) -> schedule::Why {
-        self.0.core.lock().scheduler.why(queue, self.now())
     }
 
     /// Lets attempts that are under way finish, for at most `patience`; what is left waits on disk.

@@ -75,7 +75,8 @@ impl Control for RelayControl {
     }
 
     async fn apply(&self, _action: Action, changed: Vec<ChangedDelivery>) -> u64 {
-        self.0.driver.apply(&changed)
+        // Nothing is delivered by a relay that does not run: what the store has now counts when it starts.
+        if self.0.is_serving { self.0.driver.apply(&changed) } else { 0 }
     }
 
     fn metrics(&self) -> String {
@@ -93,7 +94,13 @@ impl Relay {
         if let Some(reason) = &*self.store.failed().borrow() {
             return Err(format!("the disk has failed: {reason}"));
         }
-        self.store.room().map_err(|no_room| no_room.to_string())
+        self.store.room().map_err(|no_room| no_room.to_string())?;
+        if self.history_is_behind() { Err("the history is too far behind".into()) } else { Ok(()) }
+    }
+
+    /// Whether more waits to be recorded than may: mail that nobody could account for is not taken in.
+    pub(crate) fn history_is_behind(&self) -> bool {
+        self.history.stats().lag > self.config.load().history.max_lag
     }
 
     fn status(&self) -> Status {

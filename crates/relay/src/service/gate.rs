@@ -64,20 +64,21 @@ impl Gate {
         if let Err(wait) = self.backoff.ask(&ask.login, peer, now) {
             return AuthAnswer::TryLater(wait);
         }
-        match directory.authenticate(&ask.login, &ask.password.0).await {
+        let answer = directory.authenticate(&ask.login, &ask.password.0).await;
+        // The check may have waited for its turn.
+        let now = self.clock.mono();
+        match answer {
             Authentication::Ok(credential) => {
                 self.backoff.succeeded(&ask.login, peer, now);
                 admit_login(&credential, peer)
             }
             Authentication::Failed => {
                 self.backoff.failed(&ask.login, peer, Some(&ask.password.0), now);
-                tracing::info!(%peer, login = %ask.login.escape_debug(), "wrong login or password");
                 AuthAnswer::Failed
             }
             Authentication::Disabled(why) => {
                 self.backoff.succeeded(&ask.login, peer, now);
-                tracing::info!(%peer, login = %ask.login.escape_debug(), why, "login refused");
-                AuthAnswer::Failed
+                AuthAnswer::Refused(Reply::new(535, mail::EnhancedStatus::new(5, 7, 1), why))
             }
             Authentication::Busy => AuthAnswer::Unavailable,
         }
@@ -108,7 +109,6 @@ impl Gate {
         let credential = directory.scram(login).credential.filter(|_| proven);
         let Some(credential) = credential else {
             self.backoff.failed(login, peer, None, now);
-            tracing::info!(%peer, login = %login.escape_debug(), "wrong login or password");
             return AuthAnswer::Failed;
         };
         self.backoff.succeeded(login, peer, now);
@@ -190,10 +190,7 @@ fn is_limited(access: &Access) -> bool {
 fn admit_login(credential: &directory::Credential, peer: IpAddr) -> AuthAnswer {
     match check::authorise::login(credential, peer) {
         Ok(()) => AuthAnswer::Ok(Identity { org: credential.org, login: Arc::clone(&credential.login) }),
-        Err(reply) => {
-            tracing::info!(%peer, login = %credential.login, %reply, "login refused");
-            AuthAnswer::Failed
-        }
+        Err(reply) => AuthAnswer::Refused(reply),
     }
 }
 

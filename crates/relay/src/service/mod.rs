@@ -29,6 +29,7 @@ pub(crate) use control::RelayControl;
 pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
 pub(crate) use gate::Gate;
 pub(crate) use run::{ServeError, open, serve};
+pub(crate) use tell::tell;
 
 /// Everything that a running relay is made of.
 pub(crate) struct Relay {

@@ -25,6 +25,6 @@ impl OutboxSource for Outbox {
 }
 
 /// Copies what happens until `shutdown`, and then until nothing is left.
-pub(super) async fn tell(store: Store, history: History, shutdown: CancellationToken) {
+pub(crate) async fn tell(store: Store, history: History, shutdown: CancellationToken) {
     history::drain(Outbox(store), history, shutdown).await;
 }
