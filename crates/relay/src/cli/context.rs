@@ -67,7 +67,8 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(config: Option<PathBuf>, json: bool) -> Self {
-        let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.exists());
+        // One that this user may not look at is there all the same: to go on without it would be to ask another relay.
+        let default = || Some(PathBuf::from(DEFAULT_CONFIG)).filter(|path| path.try_exists().unwrap_or(true));
         Self { config: config.or_else(default), json }
     }
 

@@ -196,13 +196,10 @@ fn servers(config: Option<&Config>) -> Vec<SocketAddr> {
 }
 
 fn by_smtp(config: Option<&Config>, envelope: &Envelope, content: Vec<u8>) -> Result<String, CliError> {
-    let mut last = CliError::Temporary(
-        "the relay is not running, or its socket is not open to you, and it has no listener of mode \"smtp\""
-            .into(),
-    );
+    let mut first = None;
     for server in servers(config) {
         match smtp::send(server, &envelope.from, &envelope.to, &content) {
-            Err(CliError::Temporary(why)) => last = CliError::Temporary(why),
+            Err(CliError::Temporary(why)) => first = first.or(Some(why)),
             Err(CliError::Failed(why)) if why.contains("5.7.1") => {
                 let help = "the relay does not take mail from users of this machine: add \"127.0.0.1\" to relay.networks, \
                             or run this as root";
@@ -211,7 +208,9 @@ fn by_smtp(config: Option<&Config>, envelope: &Envelope, content: Vec<u8>) -> Re
             other => return other,
         }
     }
-    Err(last)
+    Err(CliError::Temporary(first.unwrap_or_else(|| {
+        "the relay is not running, or its socket is not open to you, and it has no listener of mode \"smtp\"".into()
+    })))
 }
 
 /// `-bs`: standard input and output become a session with the relay's listener.
