@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Config;
 use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
-use crate::filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
+use crate::filter::{Action, ChangedDelivery, QueueEntry, QueueFilter};
 use crate::model::{
     Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
     Stats, VerifyReport, Waiting,
@@ -194,34 +194,25 @@ impl Engine {
         Ok(entries)
     }
 
-    pub(crate) async fn change(
+    pub(crate) async fn change_part(
         &self,
         filter: QueueFilter,
-        action: Action,
-        by: Actor,
+        action: &Action,
+        by: &Actor,
         dry_run: bool,
-    ) -> Result<Changed> {
-        let filter = Arc::new(filter);
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let wanted = filter.clone();
-            let part = self.read(move |conn| search::part(conn, &wanted, after, CHANGE)).await?;
-            after = part.next;
-            all.extend(if dry_run {
-                would_change(part.entries, &action)
-            } else {
-                let ids: Vec<_> = part.entries.iter().map(|entry| entry.id).collect();
-                let (action, by) = (action.clone(), by.clone());
-                if ids.is_empty() {
-                    Vec::new()
-                } else {
-                    self.ask(|answer| Op::Change { ids, action, by, answer }).await?
-                }
-            });
-            if after.is_none() {
-                return Ok(Changed { count: all.len() as u64, changed: all });
-            }
+        after: Option<DeliveryId>,
+    ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>)> {
+        let part = self.read(move |conn| search::part(conn, &filter, after, CHANGE)).await?;
+        if dry_run {
+            return Ok((would_change(part.entries, action), part.next));
         }
+        let ids: Vec<_> = part.entries.iter().map(|entry| entry.id).collect();
+        if ids.is_empty() {
+            return Ok((Vec::new(), part.next));
+        }
+        let (action, by) = (action.clone(), by.clone());
+        let changed = self.ask(|answer| Op::Change { ids, action, by, answer }).await?;
+        Ok((changed, part.next))
     }
 
     pub(crate) async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
-use crate::filter::{Action, Changed, QueueEntry, QueueFilter};
+use crate::filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
 use crate::model::{
     Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
     Stats, VerifyReport, Waiting,
@@ -174,7 +174,31 @@ impl Store {
         by: Actor,
         dry_run: bool,
     ) -> Result<Changed, StoreError> {
-        self.engine().change(filter, action, by, dry_run).await
+        let (mut changed, mut after) = (Vec::new(), None);
+        loop {
+            let (part, next) = self.change_part(&filter, &action, &by, dry_run, after).await?;
+            changed.extend(part);
+            after = next;
+            if after.is_none() {
+                return Ok(Changed { count: changed.len() as u64, changed });
+            }
+        }
+    }
+
+    /// One commit's worth of [`Store::change`] behind `after`: what it changed, and where to go on, none at the end. For
+    /// changes that may concern more deliveries than should be held in memory at once.
+    ///
+    /// # Errors
+    /// As for [`Store::change`].
+    pub async fn change_part(
+        &self,
+        filter: &QueueFilter,
+        action: &Action,
+        by: &Actor,
+        dry_run: bool,
+        after: Option<DeliveryId>,
+    ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>), StoreError> {
+        self.engine().change_part(filter.clone(), action, by, dry_run, after).await
     }
 
     /// Events behind sequence number `after`, at most `n`, oldest first.
