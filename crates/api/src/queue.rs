@@ -11,17 +11,18 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use mail::{DeliveryId, Destination, MessageId, Timestamp};
-use store::{Action, QueueEntry, QueueFilter};
+use store::{Action, QueueEntry, QueueFilter, QueueStats};
 
 use crate::accounts::{org_id, org_name};
 use crate::control::Control;
 use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
+use crate::router::page;
 use crate::routing::{check_template, known_smarthost};
 use crate::submit::Stored;
 use crate::types::{
-    Delivery, DeliveryDetail, LIMIT_DEFAULT, LIMIT_MAX, Page, QueueAction, QueueChange, QueueChanged,
-    QueueQuery, QueueSummary,
+    Delivery, DeliveryDetail, LIMIT_DEFAULT, LIMIT_MAX, Page, Paging, QueueAction, QueueChange, QueueChanged,
+    QueueQuery, QueueSummary, QueuesQuery,
 };
 use crate::view;
 
@@ -100,18 +101,33 @@ async fn find<C: Control>(control: &C, id: &str) -> Result<Vec<QueueEntry>, Prob
     Ok(control.store().search(filter, None, LIMIT_MAX).await?)
 }
 
-async fn queues<C: Control>(State(control): State<C>) -> Result<axum::Json<Page<QueueSummary>>, Problem> {
+/// Queues are paged in the order of organisation, stream and destination.
+async fn queues<C: Control>(
+    State(control): State<C>,
+    Query(query): Query<QueuesQuery>,
+) -> Result<axum::Json<Page<QueueSummary>>, Problem> {
+    let org = query.org.as_deref().map(|name| org_id(&control, name)).transpose()?;
     let mut queues = control.store().queues().await?;
-    queues.sort_by(|a, b| b.waiting.cmp(&a.waiting).then_with(|| a.queue.cmp(&b.queue)));
-    queues.truncate(LIMIT_MAX);
-    let summary = |stats: &store::QueueStats| QueueSummary {
+    queues.retain(|stats| org.is_none_or(|org| stats.queue.org == org));
+    let summary = |stats: QueueStats| QueueSummary {
         org: org_name(&control, stats.queue.org),
         stream: stats.queue.stream.as_str().to_owned(),
         destination: stats.queue.destination.to_string(),
         waiting: stats.waiting,
         due: stats.due.to_string(),
     };
-    Ok(axum::Json(Page { items: queues.iter().map(summary).collect(), next: None }))
+    if let Some(largest) = query.largest {
+        queues.sort_by(|a, b| b.waiting.cmp(&a.waiting).then_with(|| a.queue.cmp(&b.queue)));
+        queues.truncate(largest.min(LIMIT_MAX));
+        return Ok(axum::Json(Page { items: queues.into_iter().map(summary).collect(), next: None }));
+    }
+    let key = |stats: &QueueStats| {
+        let queue = &stats.queue;
+        format!("{:020} {} {}", queue.org.0, queue.stream.as_str(), queue.destination)
+    };
+    queues.sort_by_cached_key(key);
+    let paging = Paging { after: query.after, limit: query.limit, org: None };
+    Ok(page(&paging, queues.into_iter(), key, summary))
 }
 
 async fn change<C: Control>(
@@ -147,12 +163,19 @@ async fn apply<C: Control>(
     by: &mail::Actor,
     done: &mut QueueChanged,
 ) -> Result<(), Problem> {
-    let changed = control.store().change(filter, action.clone(), by.clone(), done.dry_run).await?;
-    done.changed += changed.count;
-    if !done.dry_run {
-        done.in_flight += control.apply(action, changed.changed).await;
+    // Part by part: a queue may be longer than what should be in memory at once.
+    let mut after = None;
+    loop {
+        let (changed, next) = control.store().change_part(&filter, &action, by, done.dry_run, after).await?;
+        done.changed += changed.len() as u64;
+        if !done.dry_run {
+            done.in_flight += control.apply(action.clone(), changed).await;
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Sends deliveries to the mail exchangers of their recipients' domain. What the sandbox or a smart host was to take may

@@ -19,7 +19,7 @@ pub use operate::{
 };
 pub use queue::{
     Delivery, DeliveryDetail, DeliveryRecipient, OutcomeView, QueueAction, QueueChange, QueueChanged,
-    QueueQuery, QueueSummary,
+    QueueQuery, QueueSummary, QueuesQuery,
 };
 pub use trace::{StepRecipient, Trace, TraceQuery, TraceRecipient, TraceStep};
 

@@ -215,3 +215,21 @@ pub struct QueueSummary {
     /// When the first of them is due.
     pub due: String,
 }
+
+/// Which queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueuesQuery {
+    /// Only this organisation's, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org: Option<String>,
+    /// Instead of a page: so many queues with the most deliveries waiting, largest first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<usize>,
+    /// The `next` of the part before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// At most so many entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}

@@ -33,9 +33,21 @@ async fn deliveries_are_listed_by_page_and_filter() {
     assert_eq!(young.json["items"], json!([]));
     let both = get(&router, &format!("/api/queue?id={},{}-0", ids[0], ids[1])).await;
     assert_eq!(both.json["items"].as_array().unwrap().len(), 0, "all that is given must match");
-    let queues = get(&router, "/api/queues").await;
-    assert_eq!(queues.json["items"][0]["destination"], "mx:even.example");
-    assert_eq!(queues.json["items"][0]["waiting"], 4);
+    admit(&stand, "ann@example.com", "bob@a.example").await;
+    let largest = get(&router, "/api/queues?largest=2").await;
+    assert_eq!(largest.json["items"].as_array().unwrap().len(), 2);
+    assert_eq!(largest.json["items"][0]["destination"], "mx:even.example");
+    assert_eq!(largest.json["items"][0]["waiting"], 4);
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = get(&router, &format!("/api/queues?limit=1{after}")).await;
+        seen.extend(page.json["items"].as_array().unwrap().iter().map(|q| q["destination"].clone()));
+        match page.json["next"].as_str() {
+            Some(next) => after = format!("&after={}", next.replace(' ', "%20")),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["mx:a.example", "mx:even.example", "mx:odd.example"]);
 }
 
 #[tokio::test]

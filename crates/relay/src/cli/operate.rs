@@ -123,7 +123,7 @@ pub(super) struct RestoreArgs {
 
 pub(super) fn restore(context: &Context, args: &RestoreArgs) -> Result<(), CliError> {
     let config = context.config()?;
-    become_owner(&config)?;
+    become_owner(&config, true)?;
     let running = context.block_on(Client::running(&config))?;
     if running.is_some() {
         return Err(CliError::Failed("the relay is running: stop it, and give it an empty data_dir".into()));

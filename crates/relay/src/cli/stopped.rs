@@ -21,7 +21,7 @@ pub(crate) struct Stopped {
 impl Stopped {
     /// Takes the lock and opens everything.
     pub(crate) async fn open(config: Config, path: Option<PathBuf>) -> Result<Self, CliError> {
-        become_owner(&config)?;
+        become_owner(&config, true)?;
         let relay = open(config, path).await.map_err(|error| match error {
             ServeError::Store(store::StoreError::Locked { .. }) => CliError::Temporary(format!(
                 "{error}, which does not answer on its socket: it may just be starting"
@@ -56,8 +56,9 @@ impl Stopped {
     }
 }
 
-/// As root, becomes the user whose data it is: files that root makes there would be closed to the relay.
-pub(crate) fn become_owner(config: &Config) -> Result<(), CliError> {
+/// As root, becomes the user whose data it is: files that root makes there would be closed to the relay. `make`s the data
+/// directory for that user where it is not there yet.
+pub(crate) fn become_owner(config: &Config, make: bool) -> Result<(), CliError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
@@ -68,10 +69,12 @@ pub(crate) fn become_owner(config: &Config) -> Result<(), CliError> {
         Err(_) => {
             let user = nix::unistd::User::from_name(&config.user).map_err(|e| fail(&e))?;
             let user = user.ok_or_else(|| CliError::Failed(format!("there is no user {:?}", config.user)))?;
-            std::fs::create_dir_all(&config.data_dir).map_err(|e| fail(&e))?;
-            nix::unistd::chown(&config.data_dir, Some(user.uid), Some(user.gid)).map_err(|e| fail(&e))?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            std::fs::set_permissions(&config.data_dir, mode).map_err(|e| fail(&e))?;
+            if make {
+                std::fs::create_dir_all(&config.data_dir).map_err(|e| fail(&e))?;
+                nix::unistd::chown(&config.data_dir, Some(user.uid), Some(user.gid)).map_err(|e| fail(&e))?;
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::fs::set_permissions(&config.data_dir, mode).map_err(|e| fail(&e))?;
+            }
             (user.uid, user.gid)
         }
     };

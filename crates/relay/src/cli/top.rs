@@ -30,7 +30,8 @@ pub(super) fn run(context: &Context, args: &TopArgs) -> Result<(), CliError> {
         let mut before: Option<Status> = None;
         loop {
             let status: Status = client.get("/api/status").await?;
-            let queues: Page<QueueSummary> = client.get("/api/queues").await?;
+            let queues: Page<QueueSummary> =
+                client.get(&format!("/api/queues?largest={}", QUEUES + 1)).await?;
             if json {
                 output::json(&serde_json::json!({ "status": status, "queues": queues.items }));
                 return Ok(());
@@ -95,6 +96,6 @@ fn show_queues(queues: &[QueueSummary]) {
     }
     rows.print();
     if queues.len() > QUEUES {
-        output::line(&format!("and {} queues more", queues.len() - QUEUES));
+        output::line("and smaller ones");
     }
 }

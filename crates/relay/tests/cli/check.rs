@@ -129,3 +129,33 @@ fn smart_hosts_are_logged_in_to_for_real() {
     assert!(findings(&dead, "fail").iter().any(|t| t.contains("dead at 127.0.0.1:1")), "{}", dead.out);
     running.stop();
 }
+
+/// As root for a relay that runs as another user: files are looked at as that user, and nothing is made. Needs root.
+#[test]
+fn root_looks_with_the_eyes_of_the_relays_user() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = Place::bare("");
+    certificate(&place, "c", "relay.example.net", "100");
+    place.write(
+        "posthouse.toml",
+        "hostname = \"relay.example.net\"\nuser = \"nobody\"\napi = { listen = [] }\n\
+         listener = [{ address = [\"127.0.0.1:0\"] }]\ntls = { certificate = \"c.crt\", key = \"c.key\" }\n",
+    );
+    std::fs::set_permissions(place.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(place.path("c.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let closed = place.run(&["check", "--offline", "--json"]).failed(1);
+    assert!(findings(&closed, "fail").iter().any(|t| t.contains("c.key")), "{}", closed.out);
+    assert!(!place.path("posthouse-data").exists());
+    std::fs::set_permissions(place.path("c.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    place.run(&["check", "--offline"]).ok();
+    // What root sets up belongs to the relay's user.
+    place.run(&["org", "add", "shop"]).ok();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    for name in ["posthouse-data", "posthouse-data/directory.db", "posthouse-data/queue.db"] {
+        assert_eq!(std::fs::metadata(place.path(name)).unwrap().uid(), nobody, "{name}");
+    }
+    place.run(&["check", "--offline"]).ok();
+}
