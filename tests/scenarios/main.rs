@@ -7,7 +7,6 @@ mod clients;
 mod clock;
 mod damage;
 mod disk_full;
-mod docs;
 mod drain;
 mod durable;
 mod eio;

@@ -18,19 +18,27 @@ fn cut(rounds: usize, clients: usize, idle: bool) {
         eventually("letters are taken", Duration::from_secs(30), || (ledger.count() >= wanted).then_some(()));
         if idle {
             pump.stop();
-            disk.power_cut();
-            relay.kill9();
+            cut_off(&disk, &mut relay);
         } else {
-            disk.power_cut();
-            relay.kill9();
+            cut_off(&disk, &mut relay);
             pump.stop();
         }
         disk.power_on();
         relay.start();
     }
     let sink = Sink::on(posthouse_tests::wait::loopback(port), posthouse_tests::sink::Options::default());
+    // What was under way in three crashes is held, for it may be the cause; here it is not.
+    relay.cli(&["queue", "release", "--all"]);
     assert_eq!(ledger.settle(&sink, Duration::from_secs(60)), 0);
     assert!(ledger.count() >= rounds * 50);
+    relay.kill9();
+}
+
+/// Without power the machine says nothing more. A relay that went on running on the dead disk would: an fsync that was
+/// under way when ext4 was shut down may return success although its transaction was thrown away.
+fn cut_off(disk: &Disk, relay: &mut Relay) {
+    relay.freeze();
+    disk.power_cut();
     relay.kill9();
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::process::run;
+use crate::wait::eventually;
 
 const SHUTDOWN: &str = "import os,fcntl,struct,sys\n\
     fd=os.open(sys.argv[1],os.O_RDONLY)\n\
@@ -73,6 +74,12 @@ impl Disk {
         if self.mounted {
             tool("umount", &[self.path().to_str().unwrap()]);
             self.mounted = false;
+            // A mount namespace that was made meanwhile keeps it too; only when the last is gone is the disk really off.
+            let image = self.image.clone().unwrap_or_default();
+            eventually("the disk is let go of", Duration::from_secs(60), || {
+                let users = Command::new("losetup").arg("-j").arg(&image).output().unwrap();
+                users.stdout.is_empty().then_some(())
+            });
         }
     }
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use mail::Clock;
+
 use crate::client::Smtp;
 use crate::letter::Letter;
 use crate::sink::{Received, Sink};
@@ -59,9 +61,11 @@ impl Ledger {
     /// Waits until everything that was promised has arrived, then judges it; returns the number of copies beyond the first.
     #[track_caller]
     pub fn settle(&self, sink: &Sink, within: Duration) -> usize {
-        sink.wait_until("all that was acknowledged", within, |messages| {
-            messages.len() >= self.count() && self.missing(&ids(messages)).is_empty()
-        });
+        let clock = Clock::system();
+        while clock.mono().0 < within && sink.count() < self.count() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        eventually_none(within, || self.missing(&ids(&sink.messages())));
         self.judge(&sink.messages())
     }
 
@@ -77,6 +81,25 @@ impl Ledger {
             seen.insert(letter.id);
         }
         messages.len() - seen.len()
+    }
+}
+
+/// Waits until nothing is missing; says what is.
+#[track_caller]
+fn eventually_none(within: Duration, missing: impl Fn() -> Vec<String>) {
+    let clock = Clock::system();
+    loop {
+        let gone = missing();
+        if gone.is_empty() {
+            return;
+        }
+        let some = &gone[..gone.len().min(10)];
+        assert!(
+            clock.mono().0 < within,
+            "{} acknowledged letters did not arrive, such as {some:?}",
+            gone.len()
+        );
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

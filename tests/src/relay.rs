@@ -205,6 +205,20 @@ impl Relay {
         self.daemon = None;
     }
 
+    /// SIGSTOP, and waits until every thread stands still: from now on it says nothing, as a machine without power.
+    pub fn freeze(&self) {
+        let pid = self.pid();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+        crate::wait::eventually("every thread stands still", Duration::from_secs(10), || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+            let runs =
+                |stat: String| stat.rfind(") ").is_none_or(|at| !stat[at + 2..].starts_with(['T', 'D']));
+            let running =
+                tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("stat")).ok()).any(runs);
+            (!running).then_some(())
+        });
+    }
+
     /// SIGTERM, and waits for its end.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
