@@ -31,7 +31,11 @@ pub(crate) fn not_admitted(error: &StoreError) -> Reply {
 /// The record of what became of mail is too far behind.
 pub(crate) fn history_behind() -> Reply {
     tracing::warn!("mail is refused for now: the history is too far behind (history.max_lag)");
-    Reply::new(451, EnhancedStatus::new(4, 3, 2), "Busy recording what became of earlier mail; try again later")
+    Reply::new(
+        451,
+        EnhancedStatus::new(4, 3, 2),
+        "Busy recording what became of earlier mail; try again later",
+    )
 }
 
 fn unavailable() -> Reply {
