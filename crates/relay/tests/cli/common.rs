@@ -148,6 +148,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// A relay that was started elsewhere.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     /// Tells it to stop and waits for it.
     pub(crate) fn stop(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());

@@ -7,4 +7,5 @@ mod check;
 mod common;
 mod config;
 mod operate;
+mod quickstart;
 mod sendmail;
