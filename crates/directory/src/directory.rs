@@ -94,7 +94,8 @@ impl Directory {
         self.read(move |db| {
             let made = |source| DirectoryError::Io { path: file.clone(), source };
             // Made here, so that nobody else can read it while SQLite fills it; it takes an empty file.
-            let copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(made)?;
+            let copy =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(made)?;
             db.execute("VACUUM INTO $1", [file.to_string_lossy()])?;
             copy.sync_all().map_err(made)
         })

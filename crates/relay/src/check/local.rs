@@ -68,6 +68,21 @@ fn who_has(address: SocketAddr) -> String {
     )
 }
 
+/// Whether the user to become exists.
+pub(super) fn user(config: &Config, found: &mut Findings) {
+    if config.user.is_empty() {
+        return;
+    }
+    match nix::unistd::User::from_name(&config.user) {
+        Ok(Some(_)) => found.ok("user", format!("the relay runs as {}", config.user)),
+        Ok(None) => {
+            let help = format!("useradd --system {}, or the packaged sysusers file", config.user);
+            found.fail("user", format!("there is no user {:?}", config.user), &help);
+        }
+        Err(error) => found.fail("user", format!("{:?}: {error}", config.user), "see the system's log"),
+    }
+}
+
 /// Whether the data directory can hold what is promised.
 pub(super) fn data_dir(config: &Config, found: &mut Findings) {
     let dir = &config.data_dir;

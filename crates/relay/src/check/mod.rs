@@ -120,6 +120,7 @@ async fn look(config: &Config, args: &CheckArgs, found: &mut Findings) -> Result
         // Before this process becomes the owner of the data: low ports may need root.
         None => local::listeners(config, found),
     }
+    local::user(config, found);
     // The one who starts the relay makes a data directory that is not there; one that is has to be its owner's.
     let is_new = !config.data_dir.exists();
     if is_new {

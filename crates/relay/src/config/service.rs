@@ -247,7 +247,7 @@ pub struct Limits {
     /// Commands in a row that bring no mail forward before the session is closed (421).
     #[schemars(range(min = 1))]
     pub commands_without_mail: u32,
-    /// Messages in one session before it is closed (421).
+    /// Messages in one session; further ones are told to come in another session (452 4.5.3).
     #[schemars(range(min = 1))]
     pub messages_per_session: u32,
     /// Octets in the header section of one message.

@@ -6,15 +6,15 @@ use super::page::Page;
 
 /// A `posthouse …` on a page.
 #[derive(Debug)]
-pub struct Line {
+pub(crate) struct Line {
     place: String,
-    pub words: Vec<String>,
+    pub(crate) words: Vec<String>,
     /// It stands in a sentence, where it may be cut short.
     in_prose: bool,
 }
 
 /// All of a page: in blocks whole, in sentences with whatever the sentence needs of them.
-pub fn of_page(page: &Page) -> Vec<Line> {
+pub(crate) fn of_page(page: &Page) -> Vec<Line> {
     let mut found = Vec::new();
     let is_reference = page.path.ends_with("docs/src/reference/cli.md");
     for block in page.blocks.iter().filter(|b| matches!(b.language.as_str(), "" | "sh" | "ini" | "console")) {
@@ -105,7 +105,7 @@ fn tokens(line: &str) -> Vec<String> {
 
 impl Line {
     /// Gives it to the parser.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let Err(error) = relay::cli::command().try_get_matches_from(&self.words) else { return Ok(()) };
         let kind = error.kind();
         let is_fine = match kind {

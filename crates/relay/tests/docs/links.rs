@@ -6,13 +6,13 @@ use super::page::Page;
 
 /// A link on a page.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Link {
-    pub line: usize,
-    pub target: String,
+pub(crate) struct Link {
+    pub(crate) line: usize,
+    pub(crate) target: String,
 }
 
 /// All links on a page but those to the Web.
-pub fn targets(page: &Page) -> Vec<Link> {
+pub(crate) fn targets(page: &Page) -> Vec<Link> {
     let mut found = Vec::new();
     for (line, text) in &page.prose {
         // What stands in backticks is no link.
@@ -28,7 +28,7 @@ pub fn targets(page: &Page) -> Vec<Link> {
 }
 
 /// The links that lead nowhere.
-pub fn broken(page: &Page) -> Vec<String> {
+pub(crate) fn broken(page: &Page) -> Vec<String> {
     let folder = page.path.parent().unwrap_or(Path::new("."));
     let leads_nowhere = |link: &Link| {
         let (file, anchor) = link.target.split_once('#').unwrap_or((&link.target, ""));

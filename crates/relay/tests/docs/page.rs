@@ -4,30 +4,30 @@ use std::path::{Path, PathBuf};
 
 /// A block of code, fenced or indented.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     /// The line that it begins on, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What the fence says; nothing for an indented block.
-    pub language: String,
-    pub text: String,
+    pub(crate) language: String,
+    pub(crate) text: String,
 }
 
 /// A page.
 #[derive(Debug)]
-pub struct Page {
-    pub path: PathBuf,
-    pub blocks: Vec<Block>,
+pub(crate) struct Page {
+    pub(crate) path: PathBuf,
+    pub(crate) blocks: Vec<Block>,
     /// Lines outside blocks, with their numbers.
-    pub prose: Vec<(usize, String)>,
+    pub(crate) prose: Vec<(usize, String)>,
 }
 
 /// The repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
 /// Every page that is written for people.
-pub fn pages() -> Vec<Page> {
+pub(crate) fn pages() -> Vec<Page> {
     let mut paths = Vec::new();
     collect(&root(), false, &mut paths);
     for folder in ["docs", "packaging"] {
@@ -53,13 +53,13 @@ fn collect(folder: &Path, deep: bool, paths: &mut Vec<PathBuf>) {
 }
 
 impl Page {
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self::of(path, &text)
     }
 
     /// Takes a text apart. Lists on these pages do not hold indented code, so four spaces after an empty line are a block.
-    pub fn of(path: impl AsRef<Path>, text: &str) -> Self {
+    pub(crate) fn of(path: impl AsRef<Path>, text: &str) -> Self {
         let mut page = Self { path: path.as_ref().to_owned(), blocks: Vec::new(), prose: Vec::new() };
         let mut fence: Option<Block> = None;
         let mut indented: Option<Block> = None;
@@ -105,13 +105,13 @@ impl Page {
     }
 
     /// A place on the page, for people.
-    pub fn place(&self, line: usize) -> String {
+    pub(crate) fn place(&self, line: usize) -> String {
         let path = self.path.strip_prefix(root()).unwrap_or(&self.path);
         format!("{}:{line}", path.display())
     }
 
     /// The names by which links find headings, as mdBook and forges make them.
-    pub fn anchors(&self) -> Vec<String> {
+    pub(crate) fn anchors(&self) -> Vec<String> {
         let headings = self.prose.iter().filter(|(_, line)| line.starts_with('#'));
         headings
             .map(|(_, line)| {

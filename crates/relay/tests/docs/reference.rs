@@ -3,10 +3,10 @@
 use clap::{Arg, ArgAction, Command};
 
 /// Where the written part begins.
-pub const MARK: &str = "<!-- From here on written by crates/relay/tests/docs.rs -->\n";
+pub(crate) const MARK: &str = "<!-- From here on written by crates/relay/tests/docs.rs -->\n";
 
 /// All commands with all their options.
-pub fn write() -> String {
+pub(crate) fn write() -> String {
     let mut root = relay::cli::command();
     root.build();
     let mut out = String::from("\n## Options of every command\n\n");
