@@ -230,9 +230,9 @@ impl Validate<'_> {
                 self.wrong(key, format!("`{key}` cannot be zero"), "");
             }
         }
-        // A short lifetime alone is no mistake: then there is nothing to warn of.
-        let is_given = config.source.span("queue.warn_after").is_some();
-        if is_given && queue.warn_after >= queue.lifetime && !queue.warn_after.is_zero() {
+        // A short lifetime beside the default is no mistake: then there is nothing to warn of.
+        let is_default = queue.warn_after == super::Queue::default().warn_after;
+        if !is_default && queue.warn_after >= queue.lifetime && !queue.warn_after.is_zero() {
             let message = "`queue.warn_after` is not before the end of `queue.lifetime`";
             self.wrong("queue.warn_after", message, "\"0\" to never warn");
         }
