@@ -223,12 +223,23 @@ fn advance_ids(conn: &Connection, ids: &IdGenerator) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// The names of what was made are on stable storage, too.
+/// The names of what was made are on stable storage, too: files in the directory, the directory in its parent, and so on,
+/// as parents may have been made with it.
 fn sync_dirs(dir: &Path) -> Result<()> {
-    for dir in [Some(dir), dir.parent().filter(|p| !p.as_os_str().is_empty())].into_iter().flatten() {
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|e| StoreError::io(format!("fsync of {}", dir.display()), &e))?;
+    let failed = |at: &Path, e: std::io::Error| StoreError::io(format!("fsync of {}", at.display()), &e);
+    let whole = dir.canonicalize().map_err(|e| failed(dir, e))?;
+    for (level, at) in whole.ancestors().enumerate() {
+        match File::open(at).and_then(|dir| dir.sync_all()) {
+            Ok(()) => {}
+            Err(error) if level == 0 => return Err(failed(at, error)),
+            // Above it may be directories that we may not read; we did not make those.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+            Err(error) if level == 1 => return Err(failed(at, error)),
+            Err(error) => {
+                tracing::debug!(%error, dir = %at.display(), "fsync of a directory above the data");
+                break;
+            }
+        }
     }
     Ok(())
 }
