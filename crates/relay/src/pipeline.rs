@@ -135,5 +135,5 @@ fn caught(planned: &[Planned], message: MessageId, at: Timestamp) -> Option<Even
         .filter(|part| part.queue.destination == Destination::Sandbox)
         .flat_map(|part| part.recipients.iter().map(|(number, _)| *number))
         .collect();
-    (!recipients.is_empty()).then(|| Event { at, message, kind: EventKind::Caught { recipients } })
+    (!recipients.is_empty()).then_some(Event { at, message, kind: EventKind::Caught { recipients } })
 }

@@ -30,7 +30,10 @@ pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
             (turn, told)
         });
         match done {
-            Done::Attempted(waiting, content, attempt) => driver.settle(*waiting, content, attempt).await,
+            Done::Attempted(done) => {
+                let (waiting, content, attempt) = *done;
+                driver.settle(waiting, content, attempt).await;
+            }
             Done::Damaged(waiting, reason) => quarantine(&driver, &waiting, reason),
             Done::Nothing => {}
         }
@@ -45,7 +48,7 @@ pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
 
 /// How a turn ended.
 enum Done {
-    Attempted(Box<Waiting>, Option<Content>, Attempt),
+    Attempted(Box<(Waiting, Option<Content>, Attempt)>),
     Damaged(Box<Waiting>, String),
     Nothing,
 }
@@ -114,7 +117,7 @@ async fn deliver_one(
             let text = format!("the stored message could not be read: {error}");
             let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
             let attempt = without_peer(driver, &waiting, site, &outcome);
-            return (link_state(link), Done::Attempted(Box::new(waiting), None, attempt));
+            return (link_state(link), Done::Attempted(Box::new((waiting, None, attempt))));
         }
     };
     let job = Job { waiting, content, full_transcript: false };
@@ -123,7 +126,7 @@ async fn deliver_one(
         Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),
         None => link_state(link),
     };
-    (state, Done::Attempted(Box::new(job.waiting), Some(job.content), attempt))
+    (state, Done::Attempted(Box::new((job.waiting, Some(job.content), attempt))))
 }
 
 fn link_state(link: &Link) -> schedule::Link {

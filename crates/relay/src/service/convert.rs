@@ -99,7 +99,6 @@ pub(super) fn policy(
             header_size: usize::try_from(limits.header_size).unwrap_or(usize::MAX),
             header_fields: limits.header_fields,
             received: limits.hops,
-            ..receive::Limits::default()
         },
     }
 }
