@@ -15,8 +15,6 @@ pub(crate) struct Health {
     /// The same as a flag, so that the hot path takes no lock.
     is_failed: AtomicBool,
     pub(crate) fsyncs: AtomicU64,
-    #[cfg(test)]
-    pub(crate) fail_in: std::sync::atomic::AtomicI64,
 }
 
 impl Health {
@@ -25,8 +23,6 @@ impl Health {
             failed: watch::Sender::new(None),
             is_failed: AtomicBool::new(false),
             fsyncs: AtomicU64::new(0),
-            #[cfg(test)]
-            fail_in: std::sync::atomic::AtomicI64::new(-1),
         }
     }
 
@@ -70,20 +66,6 @@ impl Health {
     fn synced(&self, what: &str, sync: impl FnOnce() -> io::Result<()>) -> Result<(), StoreError> {
         self.check()?;
         self.fsyncs.fetch_add(1, Ordering::Relaxed);
-        self.injected().and_then(|()| sync()).map_err(|e| self.fail(&format!("fsync of {what} failed: {e}")))
-    }
-
-    #[cfg(test)]
-    fn injected(&self) -> io::Result<()> {
-        match self.fail_in.fetch_sub(1, Ordering::SeqCst) {
-            0 => Err(io::Error::from_raw_os_error(5)),
-            _ => Ok(()),
-        }
-    }
-
-    #[cfg(not(test))]
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the test build injects failures here")]
-    fn injected(&self) -> io::Result<()> {
-        Ok(())
+        sync().map_err(|e| self.fail(&format!("fsync of {what} failed: {e}")))
     }
 }
