@@ -82,8 +82,11 @@ impl Contender {
         strace: Option<&Path>,
         dir: TempDir,
     ) -> Self {
-        let mut builder =
-            Relay::builder().route(&[], &format!("smtp://{sink}")).set("limits", "disk_reserve", "\"1MB\"");
+        let mut builder = Relay::builder().log_file().route(&[], &format!("smtp://{sink}")).set(
+            "limits",
+            "disk_reserve",
+            "\"1MB\"",
+        );
         if let Some(certificate) = &certificate {
             let quoted = |path: &Path| format!("\"{}\"", path.display());
             builder = builder.set("tls", "certificate", &quoted(&certificate.certificate));

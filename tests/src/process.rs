@@ -1,8 +1,9 @@
 //! A process that a test started: its output kept and searchable, its end certain.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -37,6 +38,17 @@ impl Daemon {
         let log = Log::default();
         read_into(&log, child.stdout.take().unwrap());
         read_into(&log, child.stderr.take().unwrap());
+        Self { name: name.to_owned(), child, log, gone: None, farewell: Signal::SIGTERM }
+    }
+
+    /// Starts `command` with its output in a file, as a service's goes to the journal: reading along costs the process
+    /// nothing, which matters where it is measured.
+    pub fn start_with_log_file(name: &str, mut command: Command, file: &Path) -> Self {
+        let output = File::create(file).unwrap();
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}"));
+        let log = Log::default();
+        follow(&log, File::open(file).unwrap());
         Self { name: name.to_owned(), child, log, gone: None, farewell: Signal::SIGTERM }
     }
 
@@ -158,6 +170,26 @@ fn read_into(log: &Log, from: impl Read + Send + 'static) {
             log.0.lock().unwrap().push(text);
             log.1.notify_all();
             line.clear();
+        }
+    });
+}
+
+/// Reads a growing file line by line for as long as anybody else holds the log.
+fn follow(log: &Log, file: File) {
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        let mut file = BufReader::new(file);
+        let mut line = Vec::new();
+        while Arc::strong_count(&log) > 1 {
+            match file.read_until(b'\n', &mut line) {
+                Ok(n) if n > 0 && line.ends_with(b"\n") => {
+                    log.0.lock().unwrap().push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                    log.1.notify_all();
+                    line.clear();
+                }
+                Ok(_) => std::thread::sleep(Duration::from_millis(50)),
+                Err(_) => return,
+            }
         }
     });
 }

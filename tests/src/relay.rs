@@ -40,6 +40,7 @@ pub struct Relay {
     dir: TempDir,
     data: PathBuf,
     config: PathBuf,
+    log_file: bool,
     wrapper: Vec<OsString>,
     env: Vec<(String, OsString)>,
     daemon: Option<Daemon>,
@@ -116,7 +117,11 @@ impl Relay {
         assert!(self.daemon.is_none(), "it runs already");
         self.ports.clear();
         self.started += 1;
-        self.daemon = Some(Daemon::start("posthouse", self.command()));
+        self.daemon = Some(if self.log_file {
+            Daemon::start_with_log_file("posthouse", self.command(), &self.dir.path().join("log"))
+        } else {
+            Daemon::start("posthouse", self.command())
+        });
     }
 
     /// Waits until every listener of the file has said where it listens, and the relay that it is ready.

@@ -20,6 +20,7 @@ pub struct Builder {
     tail: String,
     listener_extra: String,
     fixed_ports: bool,
+    log_file: bool,
     data_dir: Option<PathBuf>,
     wrapper: Vec<OsString>,
     env: Vec<(String, OsString)>,
@@ -40,6 +41,7 @@ impl Default for Builder {
             tail: String::new(),
             listener_extra: String::new(),
             fixed_ports: false,
+            log_file: false,
             data_dir: None,
             wrapper: Vec::new(),
             env: Vec::new(),
@@ -119,6 +121,13 @@ impl Builder {
         self
     }
 
+    /// Has it log into a file instead of a pipe that the test empties: for measurements.
+    #[must_use]
+    pub fn log_file(mut self) -> Self {
+        self.log_file = true;
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
@@ -144,6 +153,7 @@ impl Builder {
             dir,
             data,
             config,
+            log_file: self.log_file,
             wrapper: self.wrapper,
             env: self.env,
             daemon: None,
