@@ -120,7 +120,8 @@ fn address(text: &str) -> Result<Address, Problem> {
 /// What the listener is for that the client comes to.
 fn mode(config: &Config, ask: &ExplainRequest) -> Result<Mode, Problem> {
     let Some(name) = &ask.listener else {
-        return Ok(if ask.credential.is_some() { Mode::Submission } else { Mode::Smtp });
+        let has_smtp = config.listener.iter().any(|listener| listener.mode == config::Mode::Smtp);
+        return Ok(if ask.credential.is_none() && has_smtp { Mode::Smtp } else { Mode::Submission });
     };
     let found = config.listener.iter().find(|listener| listener.name == *name);
     let listener =

@@ -306,10 +306,11 @@ fn give_away(config: &Config) -> std::io::Result<()> {
     if config.data_dir.exists() {
         return Ok(());
     }
+    let no_such =
+        || std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such user on this machine");
+    let user = nix::unistd::User::from_name(&config.user)?.ok_or_else(no_such)?;
     std::fs::create_dir_all(&config.data_dir)?;
-    let user = nix::unistd::User::from_name(&config.user)?;
-    let (uid, gid) = user.map_or((None, None), |u| (Some(u.uid), Some(u.gid)));
-    nix::unistd::chown(&config.data_dir, uid, gid)?;
+    nix::unistd::chown(&config.data_dir, Some(user.uid), Some(user.gid))?;
     std::fs::set_permissions(&config.data_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
 }
 

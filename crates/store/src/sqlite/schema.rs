@@ -37,8 +37,8 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
             rusqlite::version()
         )));
     }
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    make_private(file).map_err(|e| StoreError::io("making the queue", &e))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags).map_err(|e| sql_error("opening the queue", &e))?;
     let found = version(&conn).map_err(|e| sql_error("reading the schema version", &e))?;
     if found > VERSION {
@@ -46,6 +46,12 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     }
     settings(&conn).and_then(|()| migrate(&conn, found)).map_err(|e| sql_error("preparing the queue", &e))?;
     Ok(conn)
+}
+
+/// Makes the file if it is not there, for nobody else to read. SQLite gives its log the same mode.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file).map(drop)
 }
 
 /// A connection that only reads.
