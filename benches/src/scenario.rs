@@ -91,13 +91,13 @@ pub(crate) struct Measured {
 pub(crate) struct Outcome {
     pub(crate) scenario: &'static Scenario,
     pub(crate) of: BTreeMap<&'static str, Measured>,
+    /// The same load straight into the sink, messages a second: what the tools themselves can do here.
+    pub(crate) tools: f64,
 }
 
 /// All that a run found.
 pub(crate) struct Results {
     pub(crate) outcomes: Vec<Outcome>,
-    /// smtp-source straight into smtp-sink: what the tools themselves can do here.
-    pub(crate) tools: f64,
     /// MB/s of a plain sequential write with an fdatasync every 4 MB.
     pub(crate) disk: f64,
     pub(crate) rounds: usize,
@@ -109,7 +109,6 @@ pub(crate) fn run_all(options: &Options) -> Results {
     let scale = if options.quick { 10 } else { 1 };
     let dir = TempDir::with_prefix("bench-disk-").unwrap();
     let mut disks = vec![measure::disk_rate(dir.path(), 1024 / scale)];
-    let tools = tools_alone(20_000 / scale as u64);
     let mut outcomes = Vec::new();
     for scenario in &ALL {
         if options.only.as_ref().is_some_and(|only| !scenario.name.contains(only.as_str())) {
@@ -134,10 +133,11 @@ pub(crate) fn run_all(options: &Options) -> Results {
             eprintln!("  {}: {syncs:.2} syncs a message", name.text());
             of.entry(name.text()).or_default().syncs = Some(syncs);
         }
-        outcomes.push(Outcome { scenario, of });
+        let tools = tools_alone(scenario, scale as u64);
+        outcomes.push(Outcome { scenario, of, tools });
     }
     let disk = middle(&mut disks);
-    Results { outcomes, tools, disk, rounds: options.rounds, quick: options.quick }
+    Results { outcomes, disk, rounds: options.rounds, quick: options.quick }
 }
 
 fn chosen(options: &Options) -> impl Iterator<Item = Name> {
@@ -211,13 +211,19 @@ fn count_syncs(scenario: &Scenario, name: Name, scale: u64) -> f64 {
     measure::syncs(&summary) as f64 / n as f64
 }
 
+/// The load of a scenario straight into the sink. Without TLS, which smtp-sink does not speak.
 #[allow(clippy::cast_precision_loss, reason = "a count of messages")]
-fn tools_alone(n: u64) -> f64 {
+fn tools_alone(scenario: &Scenario, scale: u64) -> f64 {
     let sink = Sink::start();
+    let n = messages(scenario, Name::Posthouse, scale);
+    let generator = match scenario.generator {
+        Generator::TlsAndAuth => Generator::Timed,
+        other => other,
+    };
     let clock = Clock::system();
-    load::run(Generator::NewConnections, sink.addr(), 20, n, 4096, None);
+    load::run(generator, sink.addr(), scenario.sessions, n, scenario.size, None);
     let rate = n as f64 / clock.mono().0.as_secs_f64();
-    eprintln!("smtp-source straight into smtp-sink: {rate:.0}/s");
+    eprintln!("  the tools alone: {rate:.0}/s");
     rate
 }
 
