@@ -37,8 +37,11 @@ pub fn check(directory: &Snapshot, access: &Access, from: &[String]) -> Result<(
     }
 }
 
+/// In place of a quoted string: fine in a name or a local part, refused in a domain.
+const QUOTED: char = '\u{1}';
+
 /// The domains of all mailboxes in a From field, lower case and A-labels. None when any part of it could be read in
-/// more than one way. What is quoted stands as one harmless letter, a comment as a space.
+/// more than one way. What is quoted stands as one octet that no domain may hold, a comment as a space.
 pub fn domains(field: &str) -> Option<Vec<String>> {
     let mut domains = Vec::new();
     let mut mailbox = String::new();
@@ -50,7 +53,7 @@ pub fn domains(field: &str) -> Option<Vec<String>> {
         match c {
             '"' => {
                 quoted(&mut chars)?;
-                in_angles.as_mut().unwrap_or(&mut mailbox).push('q');
+                in_angles.as_mut().unwrap_or(&mut mailbox).push(QUOTED);
             }
             '(' => {
                 comment(&mut chars)?;
@@ -152,6 +155,9 @@ mod tests {
     fn every_mailbox_counts() {
         for (field, wanted) in [
             ("a@example.com", Some(vec!["example.com"])),
+            (")@\"\"()", None),
+            ("a@exa\"m\"ple.com", None),
+            ("\"a\"@example.com", Some(vec!["example.com"])),
             ("Ann <a@Example.COM>", Some(vec!["example.com"])),
             ("\"x@evil.example\" <a@example.com>", Some(vec!["example.com"])),
             ("x@evil.example <a@example.com>", Some(vec!["example.com"])),
