@@ -20,12 +20,13 @@ fn every_250_rests_on_syncs_of_content_commit_and_directories() {
     let mut ids: Vec<String> = Vec::new();
     for n in 0..5 {
         let letter = Letter::new(format!("alone-{n}"), 4_000);
-        send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
+        let sender = format!("{}@client.example", letter.id);
+        send_one(relay.smtp(), &sender, &["ann@dest.example"], &letter.bytes).expect(250);
         ids.push(letter.id);
     }
     // Beyond the memory for one message it streams into a file of its own, which needs its directory synced.
     let big = Letter::new("big", 2_000_000);
-    send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &big.bytes).expect(250);
+    send_one(relay.smtp(), "big@client.example", &["ann@dest.example"], &big.bytes).expect(250);
     ids.push(big.id);
     // Several at a time share their syncs; every one of them must still be covered.
     let addr = relay.smtp();
@@ -34,8 +35,8 @@ fn every_250_rests_on_syncs_of_content_commit_and_directories() {
             let id = format!("together-{n}");
             ids.push(id.clone());
             scope.spawn(move || {
-                send_one(addr, "me@client.example", &["ann@dest.example"], &Letter::new(id, 4_000).bytes)
-                    .expect(250);
+                let sender = format!("{id}@client.example");
+                send_one(addr, &sender, &["ann@dest.example"], &Letter::new(id, 4_000).bytes).expect(250);
             });
         }
     });

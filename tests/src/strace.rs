@@ -2,7 +2,7 @@
 //!
 //! For a message with a known marking field, before the octets of its `250` are handed to the socket:
 //! 1. the file that its content was written to was synced after the write;
-//! 2. the queue's write-ahead log was written after that and synced after its last write;
+//! 2. the queue's write-ahead log was written after that, with the message's sender in it, and synced after that;
 //! 3. each of these files, if the trace saw it made, had its directory synced after that.
 //!
 //! Take away any one of these syncs and the proof fails; the scenarios do that with real traces.
@@ -48,7 +48,8 @@ pub struct Found {
 }
 
 impl Proof<'_> {
-    /// Proves that the message marked `id` was safe when it was acknowledged; says what is missing otherwise.
+    /// Proves that the message marked `id`, whose sender is `id@…`, was safe when it was acknowledged; says what is
+    /// missing otherwise.
     pub fn of(&self, id: &str) -> Result<Found, String> {
         let mark = format!("X-Proof-Id: {id}\\r\\n");
         let (at, content) = self
@@ -57,17 +58,23 @@ impl Proof<'_> {
             .enumerate()
             .find(|(_, c)| c.is_write() && c.text.contains(&mark) && self.is_ours(c.path()))
             .ok_or_else(|| format!("{id}: no write of its content into the data directory"))?;
-        let acknowledged = self.acknowledgement(id, at)?;
-        let content_sync = self.last_sync(content.path(), at, acknowledged).ok_or_else(|| {
+        let name = queued_as(&content.text, &mark)
+            .ok_or_else(|| format!("{id}: its Received field is not there"))?;
+        let acknowledged = self.acknowledgement(id, name, at)?;
+        let content_sync = self.first_sync(content.path(), at, acknowledged).ok_or_else(|| {
             format!("{id}: {} was not synced between write and 250", content.path().display())
         })?;
+        // Its row. The log may be written again for others before the reply is on its way.
+        let sender = format!("{id}@");
         let wal_write = (content_sync..acknowledged)
-            .rev()
-            .find(|i| self.calls[*i].is_write() && self.is_wal(self.calls[*i].path()))
+            .find(|i| {
+                let call = &self.calls[*i];
+                call.is_write() && self.is_wal(call.path()) && call.text.contains(&sender)
+            })
             .ok_or_else(|| format!("{id}: no write to the queue's log between the content's sync and 250"))?;
         let wal = self.calls[wal_write].path();
-        let wal_sync = self.last_sync(wal, wal_write, acknowledged).ok_or_else(|| {
-            format!("{id}: {} was not synced after its last write before 250", wal.display())
+        let wal_sync = self.first_sync(wal, wal_write, acknowledged).ok_or_else(|| {
+            format!("{id}: {} was not synced after its row was written and before 250", wal.display())
         })?;
         let mut directory_syncs = Vec::new();
         for file in [content.path(), wal] {
@@ -76,19 +83,20 @@ impl Proof<'_> {
         Ok(Found { content_sync, wal_sync, directory_syncs, acknowledged })
     }
 
-    /// The `250` that answers the message: the first one on the connection that asked for it, after its 354.
-    fn acknowledgement(&self, id: &str, written: usize) -> Result<usize, String> {
+    /// The `250` that answers the message. Others are on their way at the same time: it is the one that says its name.
+    fn acknowledgement(&self, id: &str, name: &str, written: usize) -> Result<usize, String> {
+        let said = format!("queued as {name}");
         (written..self.calls.len())
             .find(|i| {
                 let call = &self.calls[*i];
-                call.is_socket() && call.text.contains("\"250 2") && call.text.contains("queued")
+                call.is_socket() && call.text.contains("\"250 2") && call.text.contains(&said)
             })
             .ok_or_else(|| format!("{id}: no acknowledgement in the trace"))
     }
 
-    /// The last successful sync of `path` that began after call `after` had ended and ended before call `before` began.
-    fn last_sync(&self, path: &Path, after: usize, before: usize) -> Option<usize> {
-        (after + 1..before).rev().find(|i| {
+    /// The first successful sync of `path` that began after call `after` had ended and ended before call `before` began.
+    fn first_sync(&self, path: &Path, after: usize, before: usize) -> Option<usize> {
+        (after + 1..before).find(|i| {
             let call = &self.calls[*i];
             call.is_sync()
                 && call.path() == path
@@ -101,7 +109,7 @@ impl Proof<'_> {
         let made = (0..before).find(|i| self.calls[*i].makes(file));
         let Some(made) = made else { return Ok(None) };
         let directory = file.parent().unwrap_or(file);
-        match self.last_sync(directory, made, before) {
+        match self.first_sync(directory, made, before) {
             Some(sync) => Ok(Some(sync)),
             None => {
                 Err(format!("{id}: {} was made, but its directory was not synced before 250", file.display()))
@@ -121,6 +129,14 @@ impl Proof<'_> {
     pub fn without(&self, drop: impl Fn(usize, &Call) -> bool) -> Vec<Call> {
         self.calls.iter().enumerate().filter(|(i, c)| !drop(*i, c)).map(|(_, c)| c.clone()).collect()
     }
+}
+
+/// The name that the relay gave to the message marked with `mark`, out of the Received field before it.
+fn queued_as<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
+    let before = &text[..text.find(mark)?];
+    let name = &before[before.rfind("(Posthouse) with ")?..];
+    let name = &name[name.find(" id ")? + 4..];
+    name.get(..13)
 }
 
 /// How often each file was synced: for counting syncs per message.

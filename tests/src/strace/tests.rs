@@ -6,14 +6,14 @@ const GOOD: &str = r#"
 10 openat(AT_FDCWD</>, "/d/content/1", O_WRONLY|O_CREAT|O_EXCL, 0600) = 8</d/content/1>
 10 fsync(9</d/content>) = 0
 12 write(20<TCP:[127.0.0.1:25->127.0.0.1:40000]>, "354 go\r\n", 8) = 8
-10 pwritev(8</d/content/1>, [{iov_base="Received: x\r\nX-Proof-Id: m1\r\n\r\nbody\r\n", iov_len=40}], 1, 0) = 40
+10 pwritev(8</d/content/1>, [{iov_base="Received: by r (Posthouse) with ESMTP id 0ammm00000001;\r\nX-Proof-Id: m1\r\n\r\nbody\r\n", iov_len=40}], 1, 0) = 40
 10 fdatasync(8</d/content/1> <unfinished ...>
 12 write(21<TCP:[127.0.0.1:25->127.0.0.1:40001]>, "220 hello\r\n", 11) = 11
 10 <... fdatasync resumed>)  = 0
-10 pwrite64(7</d/queue.db-wal>, "frame", 4120, 32) = 4120
+10 pwrite64(7</d/queue.db-wal>, "frame m1@client.example", 4120, 32) = 4120
 10 fdatasync(7</d/queue.db-wal>) = 0
 10 fsync(11</d>) = 0
-12 write(20<TCP:[127.0.0.1:25->127.0.0.1:40000]>, "250 2.0.0 queued as 1\r\n", 23) = 23
+12 write(20<TCP:[127.0.0.1:25->127.0.0.1:40000]>, "250 2.0.0 queued as 0ammm00000001\r\n", 35) = 35
 "#;
 
 fn prove(trace: &str) -> Result<Found, String> {
@@ -67,6 +67,15 @@ fn a_sync_that_failed_or_came_too_early_or_too_late_does_not_count() {
     assert!(prove(&swap("pwrite64(7", "fdatasync(7")).is_err(), "synced before it was written");
     assert!(prove(&swap("fdatasync(7", "250 2.0.0")).is_err(), "synced after the reply");
     assert!(prove(&swap("pwritev(8", "fdatasync(8")).is_err(), "content synced before it was written");
+}
+
+#[test]
+fn the_reply_to_another_message_is_not_taken_for_its_own() {
+    let other = r#"12 write(21<TCP:[127.0.0.1:25->127.0.0.1:40001]>, "250 2.0.0 queued as 0ammm00000000\r\n", 35) = 35"#;
+    let between = "10 fdatasync(8</d/content/1> <unfinished ...>\n";
+    let both = GOOD.replace(between, &format!("{other}\n{between}"));
+    assert_ne!(both, GOOD);
+    assert!(prove(&both).is_ok());
 }
 
 #[test]
