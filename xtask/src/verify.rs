@@ -65,6 +65,10 @@ fn tests(profile: &str, filters: &[String]) -> Done {
     // Programs that were only unpacked are found behind all others.
     let path = std::env::var("PATH").unwrap_or_default();
     nextest.env("PATH", format!("{path}:/usr/sbin:/sbin:{}", cache().join("root/usr/bin").display()));
+    if std::env::var_os("CI").is_some() {
+        // A missing neighbour is a failure, and a property that fails here fails again: new seeds are for people.
+        nextest.env("POSTHOUSE_STRICT", "1").env("PROPTEST_RNG_SEED", "20261124");
+    }
     if profile == "soak" {
         nextest.env("POSTHOUSE_SOAK", "1");
     }

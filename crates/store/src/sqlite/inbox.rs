@@ -59,7 +59,7 @@ const SETTLE_WAIT: Duration = Duration::from_millis(5);
 /// unless there are as many as this.
 const SETTLE_MANY: usize = 256;
 /// How long an admission waits for others when there have been others lately.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(1);
 /// Each so many groups it waits for more than there have been.
 const PROBE: u32 = 8;
 /// How long an idle writer leaves handed-on events before it deletes them in a commit for that alone.
