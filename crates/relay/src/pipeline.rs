@@ -1,7 +1,9 @@
 //! The pipeline: chains the stages for a message that comes in. Whoever reads this file has seen the way of a message
 //! from the session to the queue; `driver` is the way from there to the end.
 //!
-//!     receive ─► check ─► admit ─► schedule ─► deliver ─► settle
+//! ```text
+//! receive ─► check ─► admit ─► schedule ─► deliver ─► settle
+//! ```
 
 use std::net::IpAddr;
 use std::sync::Arc;
