@@ -170,6 +170,13 @@ async fn host<C: Control>(
     Ok(axum::Json(view_host(host)))
 }
 
+fn tls_of(text: Option<&str>) -> Result<mail::SmartHostTls, Problem> {
+    let parsed = text.map(str::parse).transpose();
+    Ok(parsed
+        .map_err(|e: mail::SmartHostTlsError| directory::DirectoryError::Invalid(e.to_string()))?
+        .unwrap_or_default())
+}
+
 fn parsed_host(new: SmartHostNew) -> Result<directory::SmartHost, Problem> {
     let parse = |t: &String| t.parse().map_err(|e: mail::DestinationError| Problem::invalid(e.to_string()));
     let control = |text: &Option<String>| {
@@ -182,7 +189,7 @@ fn parsed_host(new: SmartHostNew) -> Result<directory::SmartHost, Problem> {
         name: new.name.into(),
         source: directory::Source::Directory,
         hosts: new.hosts.iter().map(parse).collect::<Result<_, _>>()?,
-        tls: new.tls.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        tls: tls_of(new.tls.as_deref())?,
         username: new.username,
         password: new.password.map(Secret::new),
     })

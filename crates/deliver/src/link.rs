@@ -89,6 +89,8 @@ impl Link {
             outcomes: Vec::with_capacity(job.waiting.recipients.len()),
             dsn: false,
             transcript: None,
+            source: None,
+            security: None,
         };
         self.record.clear();
         self.unreachable = None;

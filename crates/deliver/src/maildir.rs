@@ -38,9 +38,7 @@ pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: 
         Err(error) => {
             let outcome = failed(&format!("the stored content cannot be read: {error}"), &error);
             let all = job.waiting.recipients.iter();
-            attempt
-                .outcomes
-                .extend(all.map(|r| RecipientOutcome { recipient: r.number, outcome: outcome.clone() }));
+            attempt.outcomes.extend(all.map(|r| RecipientOutcome::new(r.number, outcome.clone())));
             return;
         }
     };
@@ -61,7 +59,7 @@ pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: 
                     job.waiting.message.sender()
                 ),
             }),
-            Err(outcome) => attempt.outcomes.push(RecipientOutcome { recipient: pending.number, outcome }),
+            Err(outcome) => attempt.outcomes.push(RecipientOutcome::new(pending.number, outcome)),
         }
     }
     if let Some(first) = copies.first() {
@@ -77,7 +75,7 @@ pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: 
         vec![Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text); numbers.len()]
     });
     let outcomes = numbers.into_iter().zip(outcomes);
-    attempt.outcomes.extend(outcomes.map(|(recipient, outcome)| RecipientOutcome { recipient, outcome }));
+    attempt.outcomes.extend(outcomes.map(|(recipient, outcome)| RecipientOutcome::new(recipient, outcome)));
 }
 
 impl Copy {

@@ -151,10 +151,7 @@ pub(crate) fn settle(
     outcomes: &mut Vec<RecipientOutcome>,
     outcome: &Outcome,
 ) {
-    outcomes.extend(
-        left.drain(..)
-            .map(|place| RecipientOutcome { recipient: all[place].number, outcome: outcome.clone() }),
-    );
+    outcomes.extend(left.drain(..).map(|place| RecipientOutcome::new(all[place].number, outcome.clone())));
 }
 
 /// Why content did not go out.

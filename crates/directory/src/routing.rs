@@ -101,42 +101,7 @@ impl Route {
     }
 }
 
-/// How connections to a smart host are protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SmartHostTls {
-    /// STARTTLS with a verified certificate, or nothing.
-    #[default]
-    Required,
-    /// STARTTLS when offered.
-    Opportunistic,
-    /// TLS from the first byte, with a verified certificate.
-    Implicit,
-    /// Never.
-    None,
-}
-
-impl SmartHostTls {
-    /// Its name as users type it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SmartHostTls::Required => "required",
-            SmartHostTls::Opportunistic => "opportunistic",
-            SmartHostTls::Implicit => "implicit",
-            SmartHostTls::None => "none",
-        }
-    }
-}
-
-impl FromStr for SmartHostTls {
-    type Err = DirectoryError;
-    fn from_str(text: &str) -> Result<Self, DirectoryError> {
-        use SmartHostTls::{Implicit, None, Opportunistic, Required};
-        [Required, Opportunistic, Implicit, None].into_iter().find(|t| t.as_str() == text).ok_or_else(|| {
-            DirectoryError::Invalid(format!("tls = {text:?}: required, opportunistic, implicit or none"))
-        })
-    }
-}
+pub use mail::SmartHostTls;
 
 /// A relay that takes our mail further.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

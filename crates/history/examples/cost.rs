@@ -123,6 +123,8 @@ fn accept(id: mail::MessageId, n: usize, clock: &Clock) -> Event {
         smtputf8: false,
         size: 4096,
         header_message_id: Some(format!("{n}@client.example")),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Submission,
             client: Some([192, 0, 2, 7].into()),
@@ -159,9 +161,11 @@ fn deliver(id: mail::MessageId, n: usize, clock: &Clock) -> Event {
             address: Some(([198, 51, 100, 1], 25).into()),
         }),
         tls: Some(tls("verified")),
-        outcomes: vec![RecipientOutcome { recipient: 0, outcome }],
+        outcomes: vec![RecipientOutcome::new(0, outcome)],
         dsn: false,
         transcript: None,
+        source: None,
+        security: None,
     };
     Event { at: now, message: id, kind: EventKind::Attempt(Box::new(attempt)) }
 }

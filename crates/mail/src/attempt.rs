@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounce::BounceClass;
 use crate::clock::Timestamp;
 use crate::id::DeliveryId;
 use crate::message::TlsInfo;
 use crate::queue::Destination;
+use crate::site::SourceName;
 use crate::status::{EnhancedStatus, Reply};
 
 /// What an attempt means for a recipient.
@@ -70,6 +72,25 @@ pub struct RecipientOutcome {
     pub recipient: u16,
     /// What became of it.
     pub outcome: Outcome,
+    /// What a refusal or deferral was about; none when it was delivered, or not looked at yet.
+    pub class: Option<BounceClass>,
+}
+
+impl RecipientOutcome {
+    /// An outcome that nobody has classified yet.
+    pub fn new(recipient: u16, outcome: Outcome) -> Self {
+        Self { recipient, outcome, class: None }
+    }
+}
+
+/// How a connection had to be protected, and why: `dane`, `mta-sts`, `required`, `opportunistic`, `none`, with the reason in
+/// words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// The level in a word.
+    pub level: String,
+    /// Where it comes from, in words: the TLSA records, the policy and its mode, a rule of the operator.
+    pub why: String,
 }
 
 /// One attempt at a delivery.
@@ -94,6 +115,10 @@ pub struct Attempt {
     pub dsn: bool,
     /// The dialogue, for attempts that failed or when asked for.
     pub transcript: Option<String>,
+    /// The source, an outgoing address, that it was made from; none where no connection is needed.
+    pub source: Option<SourceName>,
+    /// How the connection had to be protected, and why; none where it was not asked.
+    pub security: Option<Security>,
 }
 
 impl Attempt {

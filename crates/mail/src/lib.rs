@@ -4,20 +4,26 @@
 
 mod address;
 mod attempt;
+mod bounce;
 mod clock;
 mod event;
 mod header;
 mod id;
 mod message;
 mod queue;
+mod site;
+mod smarthost;
 mod status;
 
 pub use address::{Address, AddressError, ReversePath, domain_to_ascii};
-pub use attempt::{Attempt, Disposition, Outcome, RecipientOutcome, Remote};
+pub use attempt::{Attempt, Disposition, Outcome, RecipientOutcome, Remote, Security};
+pub use bounce::{BounceClass, BounceClassError};
 pub use clock::{Clock, ManualClock, Mono, Timestamp};
 pub use event::{Accepted, Actor, Event, EventKind, ReportKind};
 pub use header::{Header, HeaderEnd, HeaderScan, Headers, headers};
 pub use id::{DeliveryId, IdError, IdGenerator, MessageId, OrgId};
 pub use message::{Body, Message, Notify, Origin, Protocol, Recipient, Ret, TlsInfo};
 pub use queue::{Destination, DestinationError, HostPort, QueueKey, RecipientStatus, State, Stream};
+pub use site::{Site, SourceName, default_source};
+pub use smarthost::{SmartHostTls, SmartHostTlsError};
 pub use status::{EnhancedStatus, Reply, StatusError};

@@ -186,6 +186,10 @@ pub struct Message {
     pub header_message_id: Option<String>,
     /// Who sent it.
     pub origin: Origin,
+    /// REQUIRETLS was asked for (RFC 8689 section 2): never over a connection without verified TLS.
+    pub require_tls: bool,
+    /// `TLS-Required: No` stands in the header (RFC 8689 section 5): delivery counts for more than TLS.
+    pub tls_optional: bool,
 }
 
 impl Message {

@@ -105,6 +105,8 @@ impl Intake {
             origin: origin(client),
             reverse_path: envelope.reverse_path,
             ret: envelope.ret,
+            require_tls: false,
+            tls_optional: false,
             envid: envelope.envid,
         };
         let content = self.sink.finish().await.map_err(|e| disk_reply(&e))?;

@@ -102,6 +102,8 @@ async fn admit(store: &Store, content: &[u8], now: Timestamp) -> DeliveryId {
         smtputf8: false,
         size: content.len(),
         header_message_id: Some(format!("{id}@origin.example")),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Smtp,
             client: Some("127.0.0.1".parse().unwrap()),
@@ -148,8 +150,10 @@ fn done(delivery: DeliveryId, now: Timestamp) -> Settlement {
             address: Some("127.0.0.1:25".parse().unwrap()),
         }),
         tls: None,
-        outcomes: vec![RecipientOutcome { recipient: 0, outcome }],
+        outcomes: vec![RecipientOutcome::new(0, outcome)],
         transcript: None,
+        source: None,
+        security: None,
         dsn: false,
     };
     let event = Event { at: now, message: delivery.message, kind: EventKind::Attempt(Box::new(attempt)) };

@@ -184,6 +184,8 @@ pub(crate) async fn admit(stand: &Stand, from: &str, to: &str) -> MessageId {
         smtputf8: false,
         size: CONTENT.len() as u64,
         header_message_id: Some(format!("{id}@example.com")),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Smtp,
             client: Some([192, 0, 2, 1].into()),

@@ -72,6 +72,8 @@ impl Rig {
             smtputf8: false,
             size: content.len() as u64,
             header_message_id: None,
+            require_tls: false,
+            tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Smtp,
                 client: None,

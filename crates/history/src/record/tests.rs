@@ -24,6 +24,8 @@ fn accepted() -> Accepted {
             smtputf8: true,
             size: 4096,
             header_message_id: Some("1@example.com".into()),
+            require_tls: false,
+            tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Submission,
                 client: Some("192.0.2.7".parse().unwrap()),
@@ -64,9 +66,12 @@ fn attempt(disposition: Disposition, transcript: Option<&str>) -> Attempt {
                 code: Some(250),
                 text: "Ok".into(),
             },
+            class: None,
         }],
         dsn: true,
         transcript: transcript.map(str::to_owned),
+        source: Some("default".into()),
+        security: None,
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) fn message(id: MessageId, at: Timestamp, sender: &str, message_id: Op
         smtputf8: false,
         size: 4096,
         header_message_id: message_id.map(str::to_owned),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Submission,
             client: Some("192.0.2.7".parse().unwrap()),
@@ -85,13 +87,12 @@ pub(crate) fn attempt(id: MessageId, at: Timestamp, outcomes: &[(u16, Dispositio
         tls: None,
         outcomes: outcomes
             .iter()
-            .map(|(recipient, disposition)| RecipientOutcome {
-                recipient: *recipient,
-                outcome: outcome(*disposition),
-            })
+            .map(|(recipient, disposition)| RecipientOutcome::new(*recipient, outcome(*disposition)))
             .collect(),
         dsn: false,
         transcript: failed.then(|| "C: RCPT TO:<bob@example.org>\r\nS: 450 4.1.1 try later\r\n".to_owned()),
+        source: None,
+        security: None,
     };
     Event { at, message: id, kind: EventKind::Attempt(Box::new(attempt)) }
 }

@@ -67,6 +67,8 @@ impl Driver {
             smtputf8: dsn.smtputf8,
             size,
             header_message_id: Some(dsn.header_message_id),
+            require_tls: false,
+            tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Report,
                 client: None,

@@ -147,11 +147,8 @@ pub(super) async fn answer(driver: Driver, id: DeliveryId, outcome: Arc<Outcome>
 
 /// An attempt that reached nobody.
 fn without_peer(driver: &Driver, waiting: &Waiting, site: &Destination, outcome: &Outcome) -> Attempt {
-    let outcomes = waiting
-        .recipients
-        .iter()
-        .map(|r| RecipientOutcome { recipient: r.number, outcome: outcome.clone() })
-        .collect();
+    let outcomes =
+        waiting.recipients.iter().map(|r| RecipientOutcome::new(r.number, outcome.clone())).collect();
     Attempt {
         delivery: waiting.id,
         destination: site.clone(),
@@ -162,6 +159,8 @@ fn without_peer(driver: &Driver, waiting: &Waiting, site: &Destination, outcome:
         outcomes,
         dsn: false,
         transcript: None,
+        source: None,
+        security: None,
     }
 }
 

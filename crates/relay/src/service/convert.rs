@@ -162,15 +162,9 @@ pub(crate) fn delivering(
 
 fn smarthosts(directory: &directory::Snapshot) -> HashMap<Arc<str>, Arc<deliver::SmartHost>> {
     let convert = |host: &Arc<directory::SmartHost>| {
-        let tls = match host.tls {
-            directory::SmartHostTls::Required => deliver::SmartHostTls::Required,
-            directory::SmartHostTls::Opportunistic => deliver::SmartHostTls::Opportunistic,
-            directory::SmartHostTls::Implicit => deliver::SmartHostTls::Implicit,
-            directory::SmartHostTls::None => deliver::SmartHostTls::None,
-        };
         let password = host.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default();
         let login = host.username.clone().map(|username| (username, password));
-        let made = deliver::SmartHost::new(host.name.clone(), host.hosts.clone(), tls, login);
+        let made = deliver::SmartHost::new(host.name.clone(), host.hosts.clone(), host.tls, login);
         (host.name.clone(), Arc::new(made))
     };
     directory.smarthosts().map(convert).collect()

@@ -29,6 +29,8 @@ pub(crate) fn message() -> Message {
         smtputf8: false,
         size: ORIGINAL.len() as u64,
         header_message_id: Some("1@example.net".into()),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Submission,
             client: Some(IpAddr::from([192, 0, 2, 7])),

@@ -212,7 +212,7 @@ impl Simulation {
             warned: story.warnings > 0,
             recipients: &[(0, Notify::Unset)],
         };
-        let decision = decide(&self.retry, &facts, &[RecipientOutcome { recipient: 0, outcome }], now.wall);
+        let decision = decide(&self.retry, &facts, &[RecipientOutcome::new(0, outcome)], now.wall);
         story.attempts = decision.attempts;
         story.warnings += u32::from(!decision.warn.is_empty());
         let end = match &decision.recipients[0].1 {

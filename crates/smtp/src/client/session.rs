@@ -310,12 +310,10 @@ impl Session {
     pub fn results(&mut self, results: &mut Results) {
         for Slot { number, state } in self.slots.drain(..) {
             match state {
-                SlotState::Done(outcome) => {
-                    results.outcomes.push(RecipientOutcome { recipient: number, outcome })
-                }
+                SlotState::Done(outcome) => results.outcomes.push(RecipientOutcome::new(number, outcome)),
                 SlotState::TooMany(_) if self.any_accepted => results.postponed.push(number),
                 SlotState::TooMany(outcome) => {
-                    results.outcomes.push(RecipientOutcome { recipient: number, outcome });
+                    results.outcomes.push(RecipientOutcome::new(number, outcome));
                 }
                 SlotState::Asked | SlotState::Accepted => {
                     debug_assert!(false, "a transaction that is not over was asked for its results");

@@ -85,6 +85,8 @@ pub(crate) fn message(id: MessageId, size: u64) -> Message {
         smtputf8: false,
         size,
         header_message_id: Some(format!("{id}@origin.example")),
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Smtp,
             client: Some("192.0.2.7".parse().unwrap()),

@@ -16,6 +16,8 @@ pub(super) fn message() -> Message {
         smtputf8: false,
         size: 1000,
         header_message_id: None,
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Smtp,
             client: None,

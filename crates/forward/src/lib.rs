@@ -1,0 +1,1 @@
+//! Forwarding: sender rewriting, signed return paths, aliases and address rewriting. Pure.
