@@ -138,10 +138,7 @@ mod tests {
 
     fn outcome(recipient: u16, disposition: Disposition) -> RecipientOutcome {
         let class = if disposition == Disposition::Refused { 5 } else { 4 };
-        RecipientOutcome {
-            recipient,
-            outcome: Outcome::own(disposition, EnhancedStatus::new(class, 2, 0), "x"),
-        }
+        RecipientOutcome::new(recipient, Outcome::own(disposition, EnhancedStatus::new(class, 2, 0), "x"))
     }
 
     fn deferred() -> Vec<RecipientOutcome> {

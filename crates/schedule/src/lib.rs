@@ -27,8 +27,10 @@ mod effect;
 mod limits;
 mod queue;
 mod scheduler;
+mod signal;
 mod site;
 mod snapshot;
+mod traffic;
 mod window;
 
 pub use clock::{ClockWatch, Jump, Now};
@@ -36,5 +38,7 @@ pub use decide::{Decision, Facts, Fate, decide};
 pub use effect::{Effect, Link, Next, Removed, Reservation, Rest};
 pub use limits::{Limits, Retry};
 pub use scheduler::Scheduler;
+pub use signal::{Advice, Judgement, Signal};
 pub use site::site_of;
 pub use snapshot::{QueueView, SiteView, Snapshot, Totals, Why};
+pub use traffic::{Rate, RateError, Traffic};
