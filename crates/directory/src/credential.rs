@@ -6,12 +6,12 @@ use mail::Actor;
 use net::Network;
 use rusqlite::params;
 
+use crate::Pattern;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::load::list_text;
 use crate::model::{Credential, check_name, folded};
 use crate::org::find_org;
-use crate::pattern::Pattern;
 use crate::secret::{Secret, Verifier, make_password};
 use crate::snapshot::Edit;
 use crate::writer::Draft;

@@ -7,13 +7,13 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use mail::Actor;
 use rusqlite::params;
 
+use crate::Pattern;
 use crate::credential::check_from_domains;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::load::list_text;
 use crate::model::{ApiKey, OrgState, Scope, check_name, folded};
 use crate::org::find_org;
-use crate::pattern::Pattern;
 use crate::secret::{Secret, make_key, sha256};
 use crate::snapshot::Edit;
 

@@ -7,8 +7,8 @@ use mail::{OrgId, Timestamp};
 use net::Network;
 use serde::{Deserialize, Serialize};
 
+use crate::Pattern;
 use crate::error::DirectoryError;
-use crate::pattern::Pattern;
 use crate::secret::Verifier;
 
 /// An organisation: whose mail it is.

@@ -8,11 +8,11 @@ use mail::{Actor, Address, Destination, HostPort};
 use rusqlite::params;
 use serde::Serialize;
 
+use crate::Pattern;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::load::{self, list_text};
 use crate::model::check_name;
-use crate::pattern::Pattern;
 use crate::secret::Secret;
 use crate::snapshot::{Edit, Snapshot};
 use crate::writer::Draft;

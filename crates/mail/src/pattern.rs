@@ -1,11 +1,12 @@
-//! Patterns for domains and addresses in routes and limits: `example.com`, `*.example.com`, `*@example.com`,
+//! Patterns for domains and addresses in routes, limits and logins: `example.com`, `*.example.com`, `*@example.com`,
 //! `user@example.com`, `*`, and `<>` for the null sender.
 
 use std::fmt;
 use std::str::FromStr;
 
-use mail::{Address, domain_to_ascii};
 use serde::{Deserialize, Serialize};
+
+use crate::address::{Address, domain_to_ascii};
 
 /// What an address or a domain is compared with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
