@@ -117,9 +117,25 @@ fn step(step: &Step) -> TraceStep {
             out.recipients = named(recipients);
             ("caught", "caught by the sandbox; `posthouse queue show ID --raw` shows it".into())
         }
+        What::Forwarded { recipients, sender } => {
+            out.recipients = recipients.iter().flat_map(|(_, to)| named(to)).collect();
+            ("forwarded", forwarded_text(recipients, sender.as_deref()))
+        }
+        What::Bounced { recipient, status, text, class, report } => {
+            out.recipients = named(std::slice::from_ref(recipient));
+            out.report.clone_from(report);
+            ("bounced", format!("a report came back ({class}): {status} {text}"))
+        }
     };
     (out.what, out.text) = (what.to_owned(), text);
     out
+}
+
+fn forwarded_text(recipients: &[(String, Vec<String>)], sender: Option<&str>) -> String {
+    let mut parts: Vec<String> =
+        recipients.iter().map(|(from, to)| format!("{from} goes to {}", to.join(", "))).collect();
+    parts.extend(sender.map(|was| format!("the sender was <{was}>")));
+    parts.join("; ")
 }
 
 fn attempt_text(attempt: &AttemptView) -> String {

@@ -5,7 +5,7 @@
 //! part of each run. An entry is 32 bits of a 64-bit hash and the message's id; whoever looks up compares the message
 //! itself.
 
-use mail::{Accepted, Address};
+use mail::{Accepted, Address, Recipient};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Entries in one part, about 12 KiB.
@@ -54,7 +54,10 @@ impl Key {
     pub(crate) fn matches(&self, accepted: &Accepted) -> bool {
         match self {
             Key::Sender(text) => *text == folded_sender(accepted),
-            Key::Recipient(text) => accepted.recipients.iter().any(|r| *text == folded(&r.address)),
+            Key::Recipient(text) => accepted
+                .recipients
+                .iter()
+                .any(|r| *text == folded(&r.address) || original(r).is_some_and(|a| *text == folded(&a))),
             Key::Domain(text) => accepted.recipients.iter().any(|r| *text == r.address.domain()),
             Key::MessageId(text) => accepted.message.header_message_id.as_deref() == Some(text),
         }
@@ -74,6 +77,9 @@ pub(crate) fn add_keys(accepted: &Accepted, entries: &mut Vec<Entry>, folding: &
         folding.clear();
         fold(&recipient.address, folding);
         entries.push((hash(b'r', folding), id));
+        if let Some(original) = original(recipient) {
+            entries.push((hash(b'r', &folded(&original)), id));
+        }
         let domain = recipient.address.domain();
         if domain != last_domain {
             entries.push((hash(b'd', domain), id));
@@ -83,6 +89,33 @@ pub(crate) fn add_keys(accepted: &Accepted, entries: &mut Vec<Entry>, folding: &
     if let Some(text) = &accepted.message.header_message_id {
         entries.push((hash(b'm', text), id));
     }
+}
+
+/// Whom the sender wrote to, where ORCPT says another address than the recipient's (RFC 3461 section 4.2): whoever looks
+/// for an alias finds the mail that went by it.
+fn original(recipient: &Recipient) -> Option<Address> {
+    let xtext = recipient
+        .orcpt
+        .as_deref()?
+        .split_once(';')
+        .filter(|(kind, _)| kind.eq_ignore_ascii_case("rfc822"))?
+        .1;
+    let mut octets = Vec::with_capacity(xtext.len());
+    let mut rest = xtext.as_bytes();
+    while let Some((&first, more)) = rest.split_first() {
+        rest = more;
+        let octet = match (first, more) {
+            (b'+', [high, low, behind @ ..]) => {
+                rest = behind;
+                let digits = [*high, *low];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            _ => first,
+        };
+        octets.push(octet);
+    }
+    let address = Address::parse(std::str::from_utf8(&octets).ok()?).ok()?;
+    (address != recipient.address).then_some(address)
 }
 
 fn folded_sender(accepted: &Accepted) -> String {

@@ -1,10 +1,13 @@
 //! What the rows hold: postcard behind a version. Files outlive upgrades: when a type that is stored here changes, the
-//! version grows and the old form is kept to be read (a test holds the bytes of version 1).
+//! version grows and the old form is kept to be read (a test holds the bytes of each version).
 
-use mail::{Accepted, Attempt, Event, EventKind, Timestamp};
+use mail::{Accepted, Attempt, Event, EventKind, Timestamp, form1};
+use serde::de::DeserializeOwned;
 
 /// The form that is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The form before sources, bounce classes and REQUIRETLS.
+const FORM_1: u8 = 1;
 /// Levels above this cost more than they save on a few kilobytes of dialogue.
 const ZSTD_LEVEL: i32 = 3;
 /// The longest transcript that is unpacked; a guard against damage.
@@ -64,27 +67,45 @@ pub(crate) struct Row {
 
 /// Reads a message's row.
 pub(crate) fn read_row(bytes: &[u8]) -> Result<Row, Bad> {
-    let rest = versioned(bytes)?;
-    let ((seq, at, accepted), mut rest): ((u64, Timestamp, Accepted), _) =
+    match versioned(bytes)? {
+        (FORM_1, rest) => row_of::<form1::Accepted, form1::Attempt>(rest),
+        (_, rest) => row_of::<Accepted, Attempt>(rest),
+    }
+}
+
+fn row_of<A, T>(rest: &[u8]) -> Result<Row, Bad>
+where
+    A: DeserializeOwned + Into<Accepted>,
+    T: DeserializeOwned + Into<Attempt>,
+{
+    let ((seq, at, accepted), mut rest): ((u64, Timestamp, A), _) =
         postcard::take_from_bytes(rest).map_err(bad)?;
+    let accepted: Accepted = accepted.into();
     let mut folded = Vec::new();
     while !rest.is_empty() {
-        let ((seq, at, attempt), more): ((u64, Timestamp, Attempt), _) =
+        let ((seq, at, attempt), more): ((u64, Timestamp, T), _) =
             postcard::take_from_bytes(rest).map_err(bad)?;
         rest = more;
-        folded.push((
-            seq,
-            Event { at, message: accepted.message.id, kind: EventKind::Attempt(Box::new(attempt)) },
-        ));
+        let kind = EventKind::Attempt(Box::new(attempt.into()));
+        folded.push((seq, Event { at, message: accepted.message.id, kind }));
     }
     Ok(Row { seq, at, accepted, folded })
 }
 
 /// Reads only how a message was accepted.
 pub(crate) fn read_accepted(bytes: &[u8]) -> Result<Accepted, Bad> {
-    let ((_, _, accepted), _): ((u64, Timestamp, Accepted), _) =
-        postcard::take_from_bytes(versioned(bytes)?).map_err(bad)?;
-    Ok(accepted)
+    match versioned(bytes)? {
+        (FORM_1, rest) => {
+            let ((_, _, old), _): ((u64, Timestamp, form1::Accepted), _) =
+                postcard::take_from_bytes(rest).map_err(bad)?;
+            Ok(old.into())
+        }
+        (_, rest) => {
+            let ((_, _, accepted), _): ((u64, Timestamp, Accepted), _) =
+                postcard::take_from_bytes(rest).map_err(bad)?;
+            Ok(accepted)
+        }
+    }
 }
 
 /// An event's row and its packed transcript.
@@ -102,7 +123,10 @@ pub(crate) fn write_event(event: &mut Event) -> Result<(Vec<u8>, Option<Vec<u8>>
 
 /// Reads an event's row.
 pub(crate) fn read_event(body: &[u8], transcript: Option<&[u8]>) -> Result<Event, Bad> {
-    let mut event: Event = postcard::from_bytes(versioned(body)?).map_err(bad)?;
+    let mut event: Event = match versioned(body)? {
+        (FORM_1, rest) => postcard::from_bytes::<form1::Event>(rest).map_err(bad)?.into(),
+        (_, rest) => postcard::from_bytes(rest).map_err(bad)?,
+    };
     if let (EventKind::Attempt(attempt), Some(packed)) = (&mut event.kind, transcript) {
         let text =
             zstd::bulk::decompress(packed, TRANSCRIPT_MAX).map_err(|e| Bad(format!("transcript: {e}")))?;
@@ -111,9 +135,9 @@ pub(crate) fn read_event(body: &[u8], transcript: Option<&[u8]>) -> Result<Event
     Ok(event)
 }
 
-fn versioned(bytes: &[u8]) -> Result<&[u8], Bad> {
+fn versioned(bytes: &[u8]) -> Result<(u8, &[u8]), Bad> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => Ok(rest),
+        Some((&version @ (FORM_1 | VERSION), rest)) => Ok((version, rest)),
         Some((version, _)) => Err(Bad(format!("a row of version {version}"))),
         None => Err(Bad("an empty row".into())),
     }

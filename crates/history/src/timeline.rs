@@ -25,12 +25,14 @@ pub enum End {
     Expired,
     /// Removed by an operator.
     Removed,
+    /// The next hop took it, and a report came back later that it could not be delivered after all.
+    Bounced,
 }
 
 impl End {
     /// Whether nothing more will happen.
     pub fn is_final(self) -> bool {
-        matches!(self, End::Delivered | End::Refused | End::Expired | End::Removed)
+        matches!(self, End::Delivered | End::Refused | End::Expired | End::Removed | End::Bounced)
     }
 }
 
@@ -92,7 +94,7 @@ impl Story {
 }
 
 fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {
-    let names = |numbers: &[u16]| numbers.iter().map(|n| name(*n)).collect();
+    let names = |numbers: &[u16]| numbers.iter().map(|n| name(*n)).collect::<Vec<_>>();
     Some(match &event.kind {
         // The row tells of it.
         EventKind::Accepted(_) => return None,
@@ -110,6 +112,17 @@ fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {
         }
         EventKind::Damaged { reason } => What::Damaged { reason: reason.clone() },
         EventKind::Caught { recipients } => What::Caught { recipients: names(recipients) },
+        EventKind::Forwarded { recipients, sender } => What::Forwarded {
+            recipients: recipients.iter().map(|(from, to)| (from.to_string(), names(to))).collect(),
+            sender: sender.as_ref().map(|s| s.as_ref().map(ToString::to_string).unwrap_or_default()),
+        },
+        EventKind::Bounced { recipient, outcome, class, report } => What::Bounced {
+            recipient: name(*recipient),
+            status: outcome.status.to_string(),
+            text: outcome.text.clone(),
+            class: *class,
+            report: report.map(|id| id.to_string()),
+        },
     })
 }
 
@@ -151,7 +164,15 @@ impl Standing {
             EventKind::Caught { recipients } => self.each(recipients, End::Caught, event.at),
             EventKind::Held { .. } | EventKind::Damaged { .. } => self.all(End::Held, event.at),
             EventKind::Released { .. } => self.all(End::Queued, event.at),
+            EventKind::Bounced { recipient, .. } => {
+                // Later news than any attempt: what was delivered was not, in the end.
+                if let Some(place) = self.place(*recipient) {
+                    let recipient = &mut self.recipients[place];
+                    (recipient.end, recipient.since) = (End::Bounced, event.at);
+                }
+            }
             EventKind::Accepted(_)
+            | EventKind::Forwarded { .. }
             | EventKind::Reported { .. }
             | EventKind::Retried { .. }
             | EventKind::Rerouted { .. } => {}

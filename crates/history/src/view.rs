@@ -4,7 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use mail::{Accepted, Attempt, Disposition, MessageId, Protocol, ReportKind, Stream, Timestamp, TlsInfo};
+use mail::{
+    Accepted, Attempt, BounceClass, Disposition, MessageId, Protocol, ReportKind, Security, Stream,
+    Timestamp, TlsInfo,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::timeline::End;
@@ -129,6 +132,26 @@ pub enum What {
         /// Who it was for.
         recipients: Vec<String>,
     },
+    /// Aliases and rewriting changed the envelope before it was accepted.
+    Forwarded {
+        /// What was written, and whom it went to instead.
+        recipients: Vec<(String, Vec<String>)>,
+        /// The sender as given, where another one stands for it now; empty is the null sender.
+        sender: Option<String>,
+    },
+    /// A report came back about a recipient that the next hop had taken.
+    Bounced {
+        /// Who.
+        recipient: String,
+        /// The enhanced status code.
+        status: String,
+        /// The words of the report.
+        text: String,
+        /// What it was about.
+        class: BounceClass,
+        /// The id of the message that the report came in.
+        report: Option<String>,
+    },
 }
 
 /// One attempt at a delivery.
@@ -156,6 +179,12 @@ pub struct AttemptView {
     /// The dialogue, for attempts that failed or when asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub transcript: Option<String>,
+    /// The source that it was made from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<String>,
+    /// How the connection had to be protected, and why.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub security: Option<Security>,
 }
 
 /// What became of a recipient in one attempt.
@@ -171,6 +200,9 @@ pub struct OutcomeView {
     pub code: Option<u16>,
     /// The peer's words, or ours.
     pub text: String,
+    /// What a refusal or deferral was about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub class: Option<BounceClass>,
 }
 
 /// Where a recipient stands.
@@ -222,6 +254,7 @@ impl AttemptView {
             status: r.outcome.status.to_string(),
             code: r.outcome.code,
             text: r.outcome.text.clone(),
+            class: r.class,
         };
         Self {
             delivery: attempt.delivery.to_string(),
@@ -234,6 +267,8 @@ impl AttemptView {
             outcomes: attempt.outcomes.iter().map(outcome).collect(),
             dsn: attempt.dsn,
             transcript: attempt.transcript.clone(),
+            source: attempt.source.as_ref().map(ToString::to_string),
+            security: attempt.security.clone(),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::Attempt;
+use crate::address::{Address, ReversePath};
+use crate::attempt::{Attempt, Outcome};
+use crate::bounce::BounceClass;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 use crate::message::{Message, Recipient};
@@ -106,5 +108,23 @@ pub enum EventKind {
     Caught {
         /// Numbers of the recipients.
         recipients: Vec<u16>,
+    },
+    /// Aliases and rewriting changed the envelope before it was accepted.
+    Forwarded {
+        /// What was written, in order, each with the numbers of the recipients that it became.
+        recipients: Vec<(Address, Vec<u16>)>,
+        /// The sender as given, where another one stands for it now; none is the null sender.
+        sender: Option<ReversePath>,
+    },
+    /// A report came back about a recipient that a next hop had taken (a late bounce).
+    Bounced {
+        /// Number of the recipient.
+        recipient: u16,
+        /// What the report says.
+        outcome: Outcome,
+        /// What it was about.
+        class: BounceClass,
+        /// The message that the report came in; none when it was not kept.
+        report: Option<MessageId>,
     },
 }

@@ -1,6 +1,6 @@
 use mail::{
     Address, Body, DeliveryId, Destination, Disposition, EnhancedStatus, Message, MessageId, Notify, OrgId,
-    Origin, Outcome, Protocol, Recipient, RecipientOutcome, Remote, Ret, Stream, TlsInfo,
+    Origin, Outcome, Protocol, Recipient, RecipientOutcome, Remote, Ret, Security, Stream, TlsInfo,
 };
 
 use super::*;
@@ -24,7 +24,7 @@ fn accepted() -> Accepted {
             smtputf8: true,
             size: 4096,
             header_message_id: Some("1@example.com".into()),
-            require_tls: false,
+            require_tls: true,
             tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Submission,
@@ -71,7 +71,7 @@ fn attempt(disposition: Disposition, transcript: Option<&str>) -> Attempt {
         dsn: true,
         transcript: transcript.map(str::to_owned),
         source: Some("default".into()),
-        security: None,
+        security: Some(Security { level: "dane".into(), why: "TLSA".into() }),
     }
 }
 
@@ -106,17 +106,34 @@ fn event() -> Event {
     }
 }
 
+/// The same of version 2.
+const ROW_2: &str = "0205f8c7d5c5c168ef9bafcdf8acd191010e01f6c7d5c5c168010f616e6e406578616d706c652e636f6d01010108515133313431353901018020010d31406578616d706c652e636f6d010100c0000207010e636c69656e742e6578616d706c65010473686f700107544c5376312e3316544c535f4145535f3235365f47434d5f53484133383400010a7375626d697373696f6e0100020f626f62406578616d706c652e6f726700001762c3bc636865724062c3bc636865722e6578616d706c650201000101187266633832323b626f622b34306578616d706c652e6f7267012a06e0c9d5c5c168ef9bafcdf8acd19101010e6d783a6578616d706c652e6f726790c9d5c5c16823010e6d782e6578616d706c652e6f72670100c6336401190107544c5376312e3316544c535f4145535f3235365f47434d5f53484133383408766572696669656401000002000001fa01024f6b000100010764656661756c74010464616e6504544c5341";
+const EVENT_2: &str = "02e0c9d5c5c168ef9bafcdf8acd191010703616e6e0764697363617264";
+
 #[test]
-fn rows_of_version_1_are_read() {
+fn rows_of_version_2_are_read() {
     let mut event = event();
     let written = (hex(&row()), hex(&write_event(&mut event).unwrap().0));
-    assert_eq!(written, (ROW_1.to_owned(), EVENT_1.to_owned()));
-    let read = read_row(&bytes(ROW_1)).unwrap();
+    assert_eq!(written, (ROW_2.to_owned(), EVENT_2.to_owned()));
+    let read = read_row(&bytes(ROW_2)).unwrap();
     assert_eq!((read.seq, read.at, &read.accepted), (5, Timestamp(1_795_503_600_124), &accepted()));
     assert_eq!(read.folded.len(), 1);
     assert_eq!(read.folded[0].0, 6);
     assert_eq!(read.folded[0].1.kind, EventKind::Attempt(Box::new(attempt(Disposition::Delivered, None))));
-    assert_eq!(read_event(&bytes(EVENT_1), None).unwrap(), event);
+    assert_eq!(read_event(&bytes(EVENT_2), None).unwrap(), event);
+}
+
+#[test]
+fn rows_of_version_1_are_read() {
+    let read = read_row(&bytes(ROW_1)).unwrap();
+    let mut then = accepted();
+    then.message.require_tls = false;
+    assert_eq!((read.seq, read.at, &read.accepted), (5, Timestamp(1_795_503_600_124), &then));
+    assert_eq!(read_accepted(&bytes(ROW_1)).unwrap(), then);
+    let mut then = attempt(Disposition::Delivered, None);
+    (then.source, then.security, then.outcomes[0].class) = (None, None, None);
+    assert_eq!(read.folded[0].1.kind, EventKind::Attempt(Box::new(then)));
+    assert_eq!(read_event(&bytes(EVENT_1), None).unwrap(), event());
 }
 
 #[test]

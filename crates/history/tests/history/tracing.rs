@@ -233,3 +233,31 @@ async fn what_was_appended_is_found_again_after_a_restart_and_never_twice() {
     }
     assert_eq!(history.stats().files, 1);
 }
+
+#[tokio::test]
+async fn an_alias_is_found_and_a_late_bounce_ends_a_delivery() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(START);
+    let history = open(&dir, &clock);
+    let one = id(START, 1);
+    let mut first = accepted(message(one, START, "ann@example.com", None), &["bob@example.org"]);
+    let EventKind::Accepted(told) = &mut first.kind else { panic!() };
+    told.recipients[0].orcpt = Some("rfc822;sales+2Bnow@example.net".into());
+    let forwarded = EventKind::Forwarded {
+        recipients: vec![(mail::Address::parse("sales+now@example.net").unwrap(), vec![0])],
+        sender: None,
+    };
+    let bounced = EventKind::Bounced {
+        recipient: 0,
+        outcome: outcome(Disposition::Refused),
+        class: mail::BounceClass::Recipient,
+        report: None,
+    };
+    let of = |kind| Event { at: START, message: one, kind };
+    let delivered = attempt(one, START, &[(0, Disposition::Delivered)]);
+    history.append(vec![(1, first), (2, of(forwarded)), (3, delivered), (4, of(bounced))]).await.unwrap();
+    let query = TraceQuery { recipient: Some("sales+now@example.net".into()), ..TraceQuery::default() };
+    let found = history.trace(query).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].recipients[0].end, End::Bounced);
+}
