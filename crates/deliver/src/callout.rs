@@ -31,7 +31,7 @@ pub async fn callout(
     limit: Duration,
 ) -> CalloutAnswer {
     match destination {
-        Destination::Discard | Destination::Sandbox => return CalloutAnswer::Accepted,
+        Destination::Discard | Destination::Sandbox | Destination::Bounces => return CalloutAnswer::Accepted,
         Destination::Maildir(template) => {
             return match maildir::expand(template, recipient) {
                 Ok(_) => CalloutAnswer::Accepted,

@@ -46,7 +46,7 @@ impl Target {
                 lmtp: true,
                 named: true,
             }),
-            Destination::Maildir(_) | Destination::Sandbox | Destination::Discard => {
+            Destination::Maildir(_) | Destination::Sandbox | Destination::Discard | Destination::Bounces => {
                 Err(ConnectError::Configuration(format!("nothing connects to {destination}")))
             }
         }

@@ -108,6 +108,8 @@ pub enum Destination {
     Sandbox,
     /// Accepted and thrown away, on record.
     Discard,
+    /// Reports that came back to our own signed return paths: read here, and told to who sent the mail.
+    Bounces,
 }
 
 /// The text is no destination.
@@ -126,6 +128,7 @@ impl fmt::Display for Destination {
             Destination::Maildir(path) => write!(f, "maildir:{path}"),
             Destination::Sandbox => f.write_str("sandbox"),
             Destination::Discard => f.write_str("discard"),
+            Destination::Bounces => f.write_str("bounces"),
         }
     }
 }
@@ -137,6 +140,7 @@ impl FromStr for Destination {
         let parsed = match text {
             "discard" => Destination::Discard,
             "sandbox" => Destination::Sandbox,
+            "bounces" => Destination::Bounces,
             _ => {
                 if let Some(at) = text.strip_prefix("smtp://") {
                     Destination::Smtp(at.parse()?)
@@ -226,6 +230,7 @@ mod tests {
             "maildir:/var/mail/{domain}/{user}",
             "sandbox",
             "discard",
+            "bounces",
         ] {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
         }

@@ -80,7 +80,7 @@ impl Ending {
     /// reaches nobody, and nobody is told that it did.
     pub fn of_success(destination: &Destination, next_hop_has_dsn: bool) -> Option<Self> {
         match destination {
-            Destination::Sandbox | Destination::Discard => None,
+            Destination::Sandbox | Destination::Discard | Destination::Bounces => None,
             _ if next_hop_has_dsn => None,
             Destination::Lmtp(_) | Destination::LmtpUnix(_) | Destination::Maildir(_) => {
                 Some(Ending::Delivered)

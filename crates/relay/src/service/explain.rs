@@ -109,6 +109,7 @@ impl Relay {
             Destination::LmtpUnix(path) | Destination::Maildir(path) => vec![path.to_string()],
             Destination::Sandbox => vec!["caught here".into()],
             Destination::Discard => vec!["thrown away here".into()],
+            Destination::Bounces => vec!["read here".into()],
         }
     }
 }
