@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mail::{Clock, Destination};
+use mail::{Clock, Destination, Site, SourceName};
 
 use crate::link::Link;
+use crate::locate::{self, Located};
 use crate::settings::Settings;
 
 /// What an engine is made of.
@@ -41,9 +42,15 @@ impl Engine {
         self.settings.load_full()
     }
 
-    /// A link to `destination`, not connected yet.
-    pub fn link(self: &Arc<Self>, destination: &Destination) -> Link {
-        Link::new(self.clone(), destination.clone())
+    /// A link over `path`, from a source to a site, not connected yet.
+    pub fn link(self: &Arc<Self>, path: (SourceName, Site)) -> Link {
+        Link::new(self.clone(), path)
+    }
+
+    /// Finds out which site a destination belongs to. There is always an answer: where the DNS gives none, the
+    /// destination is on its own for a short while, and an attempt at it will meet the failure itself.
+    pub async fn locate(&self, destination: &Destination) -> Located {
+        locate::locate(destination, &self.settings()).await
     }
 
     pub(crate) fn clock(&self) -> &Clock {

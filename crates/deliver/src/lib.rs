@@ -1,19 +1,21 @@
 //! Delivery: connect, drive the SMTP client session, write to a Maildir; outcomes as values.
 //!
 //! ```text
-//!  Engine ──link(destination)──► Link ──attempt(job)──► Attempt: an outcome for every recipient
+//!  Engine ──link(source, site)──► Link ──attempt(job)──► Attempt: an outcome for every recipient
 //!                                 │
 //!            target: where to ────┼──── open: connect, TLS, EHLO, AUTH ──── transact: envelope and content
 //!                                 └──── maildir, discard
 //! ```
 //!
-//! A [`Link`] keeps its connection between attempts, so that a queue's messages go one behind the other over the same
-//! connection. Nothing here decides about retries or reports: that is the driver's business.
+//! A [`Link`] keeps its connection between attempts, so that messages go one behind the other over the same connection,
+//! also those for different domains of a site, as far as each domain's mail exchangers and TLS policy allow it. Nothing
+//! here decides about retries or reports: that is the driver's business.
 
 mod callout;
 mod engine;
 mod error;
 mod link;
+mod locate;
 mod maildir;
 mod open;
 mod probe;
@@ -26,5 +28,8 @@ mod wire;
 pub use callout::{CalloutAnswer, callout};
 pub use engine::{Engine, EngineConfig};
 pub use link::{Job, Link};
+pub use locate::Located;
 pub use probe::{ProbeReport, ProbeStep, probe};
-pub use settings::{Settings, SmartHost, SmartHostTls, SmartHostTlsError, Timeouts};
+pub use settings::{
+    ProviderOf, Settings, SmartHost, SmartHostTls, SmartHostTlsError, SourceAddress, Timeouts,
+};

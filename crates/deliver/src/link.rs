@@ -1,8 +1,9 @@
 //! A way to one destination, with a connection that stays open between messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mail::{Attempt, Destination, Disposition, EnhancedStatus, Mono, Outcome};
+use mail::{Attempt, Destination, Disposition, EnhancedStatus, Mono, Outcome, Site, SourceName};
 use smtp::client::{Lost, Transcript};
 use store::{Content, Waiting};
 
@@ -24,11 +25,13 @@ pub struct Job {
     pub full_transcript: bool,
 }
 
-/// A way to one destination. It keeps its connection between attempts until it is closed or dropped.
+/// A way from one source to one site. It keeps its connection between attempts until it is closed or dropped.
 #[derive(Debug)]
 pub struct Link {
     engine: Arc<Engine>,
-    destination: Destination,
+    path: (SourceName, Site),
+    limit: Option<u32>,
+    latency: Option<Duration>,
     open: Option<Connection>,
     unreachable: Option<Outcome>,
     record: Transcript,
@@ -36,19 +39,39 @@ pub struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(engine: Arc<Engine>, destination: Destination) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, path: (SourceName, Site)) -> Self {
         let record = Transcript::new(engine.settings().transcript_max);
-        Self { engine, destination, open: None, unreachable: None, record, prepared: Prepared::default() }
+        let prepared = Prepared::default();
+        Self { engine, path, limit: None, latency: None, open: None, unreachable: None, record, prepared }
     }
 
-    /// Where it goes.
-    pub fn destination(&self) -> &Destination {
-        &self.destination
+    /// From which source to which site.
+    pub fn path(&self) -> &(SourceName, Site) {
+        &self.path
     }
 
-    /// Whether the next attempt needs no new connection: one is open, or none is needed for this destination.
+    /// Whether the next attempt needs no new connection: one is open, or none is needed for this site.
     pub fn is_open(&self) -> bool {
-        self.open.is_some() || matches!(self.destination, Destination::Maildir(_) | Destination::Discard)
+        self.open.is_some()
+            || matches!(&self.path.1, Site::Alone(Destination::Maildir(_) | Destination::Discard))
+    }
+
+    /// Whether a delivery to `destination` may go over the open connection, as far as can be told without asking
+    /// anybody; `false` also without a connection. [`Link::attempt`] finds out for certain.
+    pub fn suits(&self, destination: &Destination) -> bool {
+        self.open.is_some() && matches!(&self.path.1, Site::Alone(alone) if alone == destination)
+    }
+
+    /// Most messages over one connection from now on; `None`: as [`Settings::messages_per_connection`] says. A peer
+    /// that allows less is told no more than that.
+    pub fn set_limit(&mut self, messages_per_connection: Option<u32>) {
+        self.limit = messages_per_connection;
+    }
+
+    /// How long the peer took in the last attempt to answer the message once it had all of it; `None` where it did
+    /// not come that far.
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
     }
 
     /// What the last attempt met, if it found no way to the destination: no host could be reached, or all of them
@@ -81,7 +104,7 @@ impl Link {
         let started = self.engine.clock().mono();
         let mut attempt = Attempt {
             delivery: job.waiting.id,
-            destination: self.destination.clone(),
+            destination: job.waiting.queue.destination.clone(),
             started: self.engine.clock().now(),
             duration_ms: 0,
             remote: None,
@@ -94,12 +117,12 @@ impl Link {
         };
         self.record.clear();
         self.unreachable = None;
-        match &self.destination {
+        self.latency = None;
+        match &job.waiting.queue.destination {
             Destination::Discard => self.by_our_word(job, &mut attempt, &discarded()),
             Destination::Sandbox => self.by_our_word(job, &mut attempt, &not_to_be_sent()),
             Destination::Maildir(template) => {
-                let template = template.clone();
-                maildir::deliver(&template, &self.engine.settings().hostname, job, &mut attempt).await;
+                maildir::deliver(template, &self.engine.settings().hostname, job, &mut attempt).await;
             }
             _ => self.by_session(job, &mut attempt, started).await,
         }
@@ -183,7 +206,8 @@ impl Link {
                 connection
             }
             None => {
-                let Link { engine, destination, record, .. } = self;
+                let Link { engine, record, .. } = self;
+                let destination = &attempt.destination;
                 way.connect(destination, settings, engine.clock(), record, &mut attempt.remote).await?
             }
         };

@@ -1,19 +1,24 @@
 //! What the operator can set.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use mail::{SmartHostTls, SmartHostTlsError};
 
-use mail::HostPort;
+use mail::{HostPort, SourceName};
 use net::{ClientTls, Resolver};
 use smtp::client::{Login, Wait};
 
+/// Finds the provider that a set of mail exchangers belongs to, if the provider data knows them.
+pub type ProviderOf = Arc<dyn Fn(&[&str]) -> Option<Arc<str>> + Send + Sync>;
+
 /// What deliveries go by; replaced as a whole on reload.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
-    /// Our name in EHLO.
+    /// Our name in EHLO, where a source has none of its own.
     pub hostname: Arc<str>,
     /// Asks the DNS.
     pub resolver: Resolver,
@@ -21,6 +26,10 @@ pub struct Settings {
     pub tls: ClientTls,
     /// The smart hosts by name, those of the configuration and those of the directory.
     pub smarthosts: HashMap<Arc<str>, Arc<SmartHost>>,
+    /// The outgoing addresses by name. [`mail::default_source`] need not be among them.
+    pub sources: HashMap<SourceName, Arc<SourceAddress>>,
+    /// Names the provider of a set of mail exchangers; at first nobody's.
+    pub provider_of: ProviderOf,
     /// Whether MX answers may lead to private and loopback addresses.
     pub allow_private_targets: bool,
     /// How long to wait.
@@ -33,6 +42,47 @@ pub struct Settings {
     pub recipients_max: usize,
     /// How much of a dialogue is kept, in octets.
     pub transcript_max: usize,
+    /// Whether commands are sent ahead to peers that offer PIPELINING.
+    pub pipelining: bool,
+    /// Whether small content goes by BDAT to peers that offer CHUNKING.
+    pub bdat: bool,
+    /// Most messages over one connection, where nobody says otherwise by [`crate::Link::set_limit`]; 0 for no limit.
+    pub messages_per_connection: u32,
+    /// A connection is used for no longer than this, however busy it is: whoever was the second choice when it was
+    /// opened is not the second choice for ever.
+    pub connection_age_max: Duration,
+    /// Whether LMTP servers reached over TCP are asked for STARTTLS when they offer it.
+    pub lmtp_starttls: bool,
+    /// How long an address that failed is passed over for others before it is tried once more; doubles with each
+    /// failure in a row, up to sixteen times this.
+    pub probe_interval: Duration,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+/// An outgoing address, or a pair of them: where connections come from.
+#[derive(Clone, Debug)]
+pub struct SourceAddress {
+    /// Its name in the configuration.
+    pub name: SourceName,
+    /// The IPv4 address. Where only the other one is given, no connections are made by IPv4; where none is given, the
+    /// system chooses.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address, likewise.
+    pub v6: Option<Ipv6Addr>,
+    /// The name in EHLO; the relay's own where none is given.
+    pub ehlo: Option<Arc<str>>,
+}
+
+impl SourceAddress {
+    /// The system's choice of address, with the relay's own name.
+    pub fn any(name: SourceName) -> Self {
+        Self { name, v4: None, v6: None, ehlo: None }
+    }
 }
 
 impl Settings {
@@ -49,6 +99,14 @@ impl Settings {
             addresses_max: 12,
             recipients_max: 100,
             transcript_max: 16 << 10,
+            sources: HashMap::new(),
+            provider_of: Arc::new(|_| None),
+            pipelining: true,
+            bdat: true,
+            messages_per_connection: 0,
+            connection_age_max: Duration::from_secs(300),
+            lmtp_starttls: false,
+            probe_interval: Duration::from_secs(60),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use deliver::{Engine, EngineConfig, Job, Link, Settings, Timeouts};
 use mail::{
     Address, Attempt, Body, Clock, Destination, Disposition, HostPort, Message, OrgId, Origin, Protocol,
-    QueueKey, Recipient, Stream,
+    QueueKey, Recipient, Site, Stream, default_source,
 };
 use net::{ClientTls, ClientTlsConfig, Resolver, ResolverConfig};
 use store::{Admission, Admitted, Config, NewDelivery, NewState, Store};
@@ -113,8 +113,46 @@ impl Rig {
         Job { waiting, content, full_transcript: false }
     }
 
-    pub(crate) fn link(&self, destination: &Destination) -> Link {
-        self.engine.link(destination)
+    /// A link from the default source to a destination that is on its own.
+    pub(crate) fn link(&self, destination: &Destination) -> Line {
+        let link = self.engine.link((default_source(), Site::Alone(destination.clone())));
+        Line { link, destination: destination.clone() }
+    }
+
+    /// A link from this source to the site of a destination.
+    pub(crate) async fn link_from(&self, source: &str, destination: &Destination) -> Line {
+        let site = self.engine.locate(destination).await.site;
+        Line { link: self.engine.link((source.into(), site)), destination: destination.clone() }
+    }
+}
+
+/// A link, and the destination that its next jobs are for.
+pub(crate) struct Line {
+    link: Link,
+    pub(crate) destination: Destination,
+}
+
+impl Line {
+    /// Attempts the job as one for this line's destination.
+    pub(crate) async fn attempt(&mut self, job: &Job) -> Attempt {
+        let mut waiting = job.waiting.clone();
+        waiting.queue.destination = self.destination.clone();
+        let job = Job { waiting, content: job.content.clone(), full_transcript: job.full_transcript };
+        self.link.attempt(&job).await
+    }
+}
+
+impl std::ops::Deref for Line {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl std::ops::DerefMut for Line {
+    fn deref_mut(&mut self) -> &mut Link {
+        &mut self.link
     }
 }
 
@@ -136,7 +174,7 @@ pub(crate) fn short() -> Timeouts {
 }
 
 /// An attempt that must come to an end.
-pub(crate) async fn attempt(link: &mut Link, job: &Job) -> Attempt {
+pub(crate) async fn attempt(link: &mut Line, job: &Job) -> Attempt {
     let attempt =
         tokio::time::timeout(PATIENCE, link.attempt(job)).await.expect("an attempt comes to an end");
     let numbers: Vec<u16> = attempt.outcomes.iter().map(|o| o.recipient).collect();

@@ -15,7 +15,8 @@ use super::{Driver, Order};
 
 /// Delivers over one connection until there is nothing left for it.
 pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
-    let mut link = driver.0.engine.link(&site);
+    let path = (mail::default_source(), mail::Site::Alone(site.clone()));
+    let mut link = driver.0.engine.link(path);
     let mut next = Some(first);
     while let Some(id) = next {
         let (state, done) = deliver_one(&driver, &site, &mut link, id).await;
