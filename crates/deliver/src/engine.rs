@@ -9,6 +9,7 @@ use mail::{Clock, Destination, Site, SourceName};
 use crate::link::Link;
 use crate::locate::{self, Located};
 use crate::settings::Settings;
+use crate::smarthost::{SmartHostHealth, SmartHosts};
 
 /// What an engine is made of.
 #[derive(Clone, Debug)]
@@ -23,17 +24,20 @@ pub struct EngineConfig {
 pub struct Engine {
     settings: ArcSwap<Settings>,
     clock: Clock,
+    smarthosts: SmartHosts,
 }
 
 impl Engine {
     /// An engine.
     pub fn new(config: EngineConfig) -> Arc<Self> {
-        Arc::new(Self { settings: ArcSwap::from_pointee(config.settings), clock: config.clock })
+        let smarthosts = SmartHosts::new(config.clock.clone());
+        Arc::new(Self { settings: ArcSwap::from_pointee(config.settings), clock: config.clock, smarthosts })
     }
 
     /// Takes new settings. Attempts under way end as they began; connections opened under the old settings are not
     /// used for another message.
     pub fn configure(&self, settings: Settings) {
+        self.smarthosts.follow(&settings);
         self.settings.store(Arc::new(settings));
     }
 
@@ -51,6 +55,15 @@ impl Engine {
     /// destination is on its own for a short while, and an attempt at it will meet the failure itself.
     pub async fn locate(&self, destination: &Destination) -> Located {
         locate::locate(destination, &self.settings()).await
+    }
+
+    /// How the smart hosts do: their hosts, and their logins by access token.
+    pub fn smarthost_health(&self) -> Vec<SmartHostHealth> {
+        self.smarthosts.health(&self.settings.load())
+    }
+
+    pub(crate) fn smarthosts(&self) -> &SmartHosts {
+        &self.smarthosts
     }
 
     pub(crate) fn clock(&self) -> &Clock {

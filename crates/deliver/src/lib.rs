@@ -20,6 +20,7 @@ mod maildir;
 mod open;
 mod probe;
 mod settings;
+mod smarthost;
 mod target;
 mod transact;
 mod way;
@@ -30,6 +31,8 @@ pub use engine::{Engine, EngineConfig};
 pub use link::{Job, Link};
 pub use locate::Located;
 pub use probe::{ProbeReport, ProbeStep, probe};
-pub use settings::{
-    ProviderOf, Settings, SmartHost, SmartHostTls, SmartHostTlsError, SourceAddress, Timeouts,
+pub use settings::{ProviderOf, Settings, SourceAddress, Timeouts};
+pub use smarthost::{
+    Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost, SmartHostHealth,
+    SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, TokenUrl, WeightedHost,
 };

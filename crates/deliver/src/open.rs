@@ -10,7 +10,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::error::ConnectError;
-use crate::settings::{Settings, SmartHostTls};
+use crate::settings::Settings;
+use crate::smarthost::SmartHostTls;
 use crate::target::{Candidate, Target};
 use crate::wire::{Patience, Wire};
 

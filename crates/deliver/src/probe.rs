@@ -7,7 +7,7 @@ use smtp::client::Transcript;
 
 use crate::engine::Engine;
 use crate::open;
-use crate::settings::SmartHost;
+use crate::smarthost::SmartHost;
 use crate::target::{Candidates, Target};
 
 /// What was found about a smart host.
@@ -51,7 +51,7 @@ pub async fn probe(engine: &Arc<Engine>, smarthost: &SmartHost) -> ProbeReport {
     let mut steps = Vec::with_capacity(smarthost.hosts.len());
     for host in &smarthost.hosts {
         let alone = SmartHost { hosts: vec![host.clone()], ..smarthost.clone() };
-        steps.push(probe_host(engine, &alone, host.to_string()).await);
+        steps.push(probe_host(engine, &alone, host.at.to_string()).await);
     }
     ProbeReport { name: smarthost.name.clone(), steps }
 }
@@ -60,7 +60,7 @@ async fn probe_host(engine: &Arc<Engine>, smarthost: &SmartHost, host: String) -
     let settings = engine.settings();
     let target = Target::smart_host(smarthost);
     let mut record = Transcript::new(settings.transcript_max);
-    let mut candidates = Candidates::new(&smarthost.hosts, &settings);
+    let mut candidates = Candidates::new(&smarthost.hosts.iter().map(|h| h.at.clone()).collect::<Vec<_>>(), &settings);
     let mut wrong = String::new();
     while let Some(next) = candidates.next(&settings).await {
         let opened = match next {
@@ -70,7 +70,7 @@ async fn probe_host(engine: &Arc<Engine>, smarthost: &SmartHost, host: String) -
         match opened {
             Ok(mut connection) => {
                 let login = match &smarthost.login {
-                    Some(login) => format!("login as {:?} accepted", login.username),
+                    Some(login) => format!("login as {:?} accepted", login.username()),
                     None => "no login configured".into(),
                 };
                 let tls = connection.tls.clone();

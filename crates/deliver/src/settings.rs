@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use mail::{SmartHostTls, SmartHostTlsError};
-
-use mail::{HostPort, SourceName};
+use mail::SourceName;
 use net::{ClientTls, Resolver};
-use smtp::client::{Login, Wait};
+use smtp::client::Wait;
+
+use crate::smarthost::SmartHost;
 
 /// Finds the provider that a set of mail exchangers belongs to, if the provider data knows them.
 pub type ProviderOf = Arc<dyn Fn(&[&str]) -> Option<Arc<str>> + Send + Sync>;
@@ -167,35 +167,5 @@ impl Timeouts {
             Wait::Final => self.message,
             Wait::Quit => self.quit,
         }
-    }
-}
-
-/// A smart host: other people's relay that takes our mail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmartHost {
-    /// Its name in the configuration.
-    pub name: Arc<str>,
-    /// Where it listens, in the order in which they are tried.
-    pub hosts: Vec<HostPort>,
-    /// Whether the connection is under TLS.
-    pub tls: SmartHostTls,
-    /// Who we are there.
-    pub login: Option<Arc<Login>>,
-}
-
-impl SmartHost {
-    /// A smart host with user name and password, if there are any. Without TLS by the operator's word, the password
-    /// goes in the clear; with opportunistic TLS it is not sent when there is no TLS.
-    pub fn new(
-        name: impl Into<Arc<str>>,
-        hosts: Vec<HostPort>,
-        tls: SmartHostTls,
-        login: Option<(String, String)>,
-    ) -> Self {
-        let login = login.map(|(username, password)| {
-            let secret = smtp::sasl::Password(password);
-            Arc::new(Login { username, secret, is_token: false, in_the_clear: tls == SmartHostTls::None })
-        });
-        Self { name: name.into(), hosts, tls, login }
     }
 }

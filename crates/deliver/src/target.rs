@@ -9,7 +9,8 @@ use net::Trust;
 use smtp::client::Login;
 
 use crate::error::ConnectError;
-use crate::settings::{Settings, SmartHost, SmartHostTls};
+use crate::settings::Settings;
+use crate::smarthost::{LoginSource, SmartHost, SmartHostTls};
 
 /// Where to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +54,12 @@ impl Target {
     }
 
     pub(crate) fn smart_host(host: &SmartHost) -> Self {
-        let place = Place::Hosts(host.hosts.clone());
-        Self { place, tls: host.tls, login: host.login.clone(), lmtp: false, named: true }
+        let place = Place::Hosts(host.hosts.iter().map(|h| h.at.clone()).collect());
+        let login = match &host.login {
+            Some(LoginSource::Password(login)) => Some(login.clone()),
+            _ => None,
+        };
+        Self { place, tls: host.tls, login, lmtp: false, named: true }
     }
 
     fn named(at: &HostPort, tls: SmartHostTls, lmtp: bool) -> Self {
