@@ -127,7 +127,12 @@ impl Group {
 
     /// The hosts in the order in which they are to be tried. Whoever takes a host that has rested to the head of the
     /// list tries it for all others.
-    pub(super) fn plan(&mut self, smarthost: &SmartHost, sender: Option<&mail::Address>, now: Mono) -> Vec<usize> {
+    pub(super) fn plan(
+        &mut self,
+        smarthost: &SmartHost,
+        sender: Option<&mail::Address>,
+        now: Mono,
+    ) -> Vec<usize> {
         let standing: Vec<Standing> = self.records.iter().map(|r| r.standing(now)).collect();
         let (mut places, mut resting): (Vec<usize>, Vec<usize>) =
             (0..self.hosts.len()).partition(|&place| standing[place] != Standing::Resting);
@@ -149,8 +154,9 @@ impl Group {
 
     /// The host that a sender would be sent to now; changes nothing.
     pub(super) fn home(&self, sender: Option<&mail::Address>, now: Mono) -> Option<&HostPort> {
-        let mut places: Vec<usize> =
-            (0..self.hosts.len()).filter(|&place| self.records[place].standing(now) == Standing::Up).collect();
+        let mut places: Vec<usize> = (0..self.hosts.len())
+            .filter(|&place| self.records[place].standing(now) == Standing::Up)
+            .collect();
         order::by_sender(&self.hosts, sender, &mut places);
         places.first().map(|&place| &self.hosts[place].at)
     }

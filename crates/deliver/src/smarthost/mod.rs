@@ -161,8 +161,7 @@ impl SmartHost {
         login: Option<(String, String)>,
     ) -> Self {
         let in_the_clear = tls == SmartHostTls::None;
-        let login =
-            login.map(|(username, password)| LoginSource::password(username, password, in_the_clear));
+        let login = login.map(|(username, password)| LoginSource::password(username, password, in_the_clear));
         let hosts = hosts.into_iter().map(WeightedHost::from).collect();
         Self { name: name.into(), hosts, order: Order::Ordered, tls, logins: Vec::new(), login }
     }
@@ -203,12 +202,12 @@ impl SmartHost {
 
 /// Whether another host may be tried with the same message: the host said in a reply of its own that it does not take it
 /// now. Where its reply did not come, the message may be there already, and a second try would make two of it.
-pub fn next_host_may_take_it(outcome: &Outcome) -> bool {
+pub(crate) fn next_host_may_take_it(outcome: &Outcome) -> bool {
     outcome.disposition == Disposition::Deferred && outcome.code.is_some_and(|code| code / 100 == 4)
 }
 
 /// Whether a reply speaks of the host as a whole and not of this message: it closes (421), or has trouble of its own
 /// (enhanced status x.3.x).
-pub fn is_trouble_of_the_host(outcome: &Outcome) -> bool {
+pub(crate) fn is_trouble_of_the_host(outcome: &Outcome) -> bool {
     next_host_may_take_it(outcome) && (outcome.code == Some(421) || outcome.status.subject == 3)
 }

@@ -70,8 +70,7 @@ impl SmartHosts {
     pub fn failed(&self, smarthost: &SmartHost, at: &HostPort, error: &str) {
         let rests = self.with(smarthost, |group| group.failed(at, error, &self.clock));
         self.show(smarthost, at, false);
-        let labels = labels(smarthost, at);
-        metrics::counter!("posthouse_smarthost_failures_total", &labels).increment(1);
+        metrics::counter!("posthouse_smarthost_failures_total", labels(smarthost, at)).increment(1);
         if let Some(rests) = rests
             && smarthost.hosts.len() > 1
         {
@@ -84,7 +83,7 @@ impl SmartHosts {
     }
 
     fn show(&self, smarthost: &SmartHost, at: &HostPort, up: bool) {
-        metrics::gauge!("posthouse_smarthost_up", &labels(smarthost, at)).set(if up { 1.0 } else { 0.0 });
+        metrics::gauge!("posthouse_smarthost_up", labels(smarthost, at)).set(if up { 1.0 } else { 0.0 });
     }
 
     /// The name and secret to log in with. Asks the token server where a token is needed and none is at hand; however
@@ -150,10 +149,9 @@ impl SmartHosts {
     }
 }
 
-fn labels(smarthost: &SmartHost, at: &HostPort) -> [metrics::Label; 2] {
-    [
+fn labels(smarthost: &SmartHost, at: &HostPort) -> Vec<metrics::Label> {
+    vec![
         metrics::Label::new("smarthost", smarthost.name.to_string()),
         metrics::Label::new("host", at.to_string()),
     ]
 }
-

@@ -136,7 +136,11 @@ impl TokenCache {
         if let Some(slot) = slots.iter().find(|s| Arc::ptr_eq(&s.oauth, oauth) || s.oauth == *oauth) {
             return slot.clone();
         }
-        let slot = Arc::new(Slot { oauth: oauth.clone(), current: Mutex::default(), asking: tokio::sync::Mutex::default() });
+        let slot = Arc::new(Slot {
+            oauth: oauth.clone(),
+            current: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        });
         slots.push(slot.clone());
         slot
     }
@@ -147,7 +151,11 @@ impl TokenCache {
     }
 
     /// A token that is good now.
-    pub(super) async fn get(&self, oauth: &Arc<OAuth>, settings: &Settings) -> Result<Arc<Login>, TokenError> {
+    pub(super) async fn get(
+        &self,
+        oauth: &Arc<OAuth>,
+        settings: &Settings,
+    ) -> Result<Arc<Login>, TokenError> {
         let slot = self.slot(oauth);
         let now = self.clock.mono();
         let at_hand = slot.current.lock().token.clone();
@@ -155,9 +163,7 @@ impl TokenCache {
             Some(token) if now < token.renew_at => Ok(token.login),
             // It is still good: nobody waits, one of us asks for the next one.
             Some(token) if now < token.expires_at => match slot.asking.try_lock() {
-                Ok(mut asking) => {
-                    Ok(self.ask(&slot, &mut asking, settings).await.unwrap_or(token.login))
-                }
+                Ok(mut asking) => Ok(self.ask(&slot, &mut asking, settings).await.unwrap_or(token.login)),
                 Err(_) => Ok(token.login),
             },
             _ => {
@@ -276,7 +282,9 @@ impl TokenCache {
                 let hint = hint(&code, oauth);
                 TokenError::Refused { username: username.clone(), url: url.clone(), reason: text, hint }
             }
-            Wrong::Answer(reason) => TokenError::Answer { username: username.clone(), url: url.clone(), reason },
+            Wrong::Answer(reason) => {
+                TokenError::Answer { username: username.clone(), url: url.clone(), reason }
+            }
         })?;
         if let (Some(old), Some(new)) = (refresh, answer.refresh_token)
             && old.0 != new
@@ -302,12 +310,18 @@ impl TokenCache {
         let not_kept = match &slot.oauth.grant {
             Grant::RefreshToken(RefreshToken::File(path)) => match refresh_file::replace(path, &new).await {
                 Ok(()) => None,
-                Err(error) => Some(format!("cannot write the new refresh token to {}: {error}", path.display())),
+                Err(error) => {
+                    Some(format!("cannot write the new refresh token to {}: {error}", path.display()))
+                }
             },
-            _ => Some("the provider hands out new refresh tokens: put it in a file (refresh_token_file)".into()),
+            _ => Some(
+                "the provider hands out new refresh tokens: put it in a file (refresh_token_file)".into(),
+            ),
         };
         match &not_kept {
-            None => tracing::info!(%username, "the provider has handed out a new refresh token; it is in its file"),
+            None => {
+                tracing::info!(%username, "the provider has handed out a new refresh token; it is in its file")
+            }
             Some(why) => {
                 tracing::error!(%username, "{why}; until a restart it is known here, afterwards it is lost");
                 asking.rotated = Some((written, new));
