@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::CertificateFault;
+
 /// An error of this crate. Its text is for the operator: it says what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +25,8 @@ pub enum NetError {
         name: String,
         /// What is wrong with the certificate.
         reason: String,
+        /// The same in a word.
+        fault: CertificateFault,
     },
     /// Nothing came in time.
     #[error("{what} took longer than {} s", .after.as_secs_f32())]

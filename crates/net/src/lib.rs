@@ -16,9 +16,11 @@ pub use error::NetError;
 pub use listener::{Activation, Listener, Peer};
 pub use network::{Network, NetworkError, is_public, normalise};
 pub use resolver::{
-    ADDRESSES_MAX, MX_MAX, MxAnswer, MxHost, ResolveError, Resolver, ResolverConfig, parse_server,
+    ADDRESSES_MAX, AddressAnswer, Dnssec, MX_MAX, MxAnswer, MxHost, NoTlsa, ResolveError, Resolver, ResolverConfig,
+    TlsaAnswer, parse_server,
 };
 pub use stream::{Binding, Stream};
 pub use tls::{
-    CertificateFacts, CertificateSource, ClientTls, ClientTlsConfig, Pair, ServerTls, ServerTlsConfig, Trust,
+    CertificateFacts, CertificateFault, CertificateSource, ClientIdentity, ClientTls, ClientTlsConfig, Dane, Named,
+    Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust,
 };

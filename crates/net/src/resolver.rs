@@ -1,32 +1,45 @@
 //! The DNS as a mail relay needs it (RFC 5321 section 5.1): mail exchangers in order, addresses, and a clear word on
 //! whether a failure is for good or for now.
 
+mod answer;
 mod cache;
+mod dnssec;
 mod error;
+mod tlsa;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{self, ConnectionConfig, NameServerConfig};
+use hickory_resolver::config::{self, ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::{ResolverBuilder, TokioResolver};
+use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::ResolverBuilder;
 use mail::domain_to_ascii;
 use tokio::time::timeout;
 use tracing::warn;
 
-use cache::{Cache, Exchanger, KEPT_MAX, Kept};
+pub use answer::{AddressAnswer, MxAnswer, MxHost, NoTlsa, TlsaAnswer};
+use cache::{Answer, Cache, Exchanger, KEPT_MAX, Kept};
+pub use dnssec::Dnssec;
+use dnssec::{Asking, Authentication};
 pub use error::ResolveError;
 use error::{Failure, Negative, classify};
 
-use crate::{NetError, normalise};
+use crate::{NetError, Tlsa, normalise};
 
 /// Mail exchangers of a domain that are used; the rest is ignored, so that nobody can send us on a tour.
 pub const MX_MAX: usize = 10;
 /// Addresses of a host that are used.
 pub const ADDRESSES_MAX: usize = 10;
+/// For how long it may be kept that a domain is its own exchanger, in seconds.
+const IMPLICIT_TTL_S: u32 = 300;
+/// Links of a chain of aliases that are followed.
+const ALIASES_MAX: usize = 16;
 /// Time for one question to one server.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// Time for a lookup in all: several servers, retries and CNAMEs included.
@@ -37,33 +50,19 @@ const LOOKUP_MAX: Duration = Duration::from_secs(30);
 pub struct ResolverConfig {
     /// Resolvers to ask; empty: those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
-}
-
-/// A mail exchanger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MxHost {
-    /// The lower, the earlier.
-    pub preference: u16,
-    /// Its name: lower case, A-labels, no dot at the end.
-    pub name: Arc<str>,
-}
-
-/// Where mail for a domain goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MxAnswer {
-    /// In the order in which they are to be tried; hosts of one preference are shuffled anew for each caller. Never
-    /// empty, at most [`MX_MAX`].
-    pub hosts: Vec<MxHost>,
-    /// Whether there is no MX record and the domain itself is the host.
-    pub implicit: bool,
+    /// Whose word on signatures is taken.
+    pub dnssec: Dnssec,
+    /// With [`Dnssec::Validate`]: a file of DNSKEY records to trust in place of the root's that are built in.
+    pub trust_anchors: Option<PathBuf>,
 }
 
 /// Asks the DNS. Clones share the cache.
 #[derive(Clone)]
 pub struct Resolver {
-    inner: TokioResolver,
+    inner: hickory_resolver::Resolver<Asking>,
     cache: Cache,
     servers: Arc<[SocketAddr]>,
+    authentication: Authentication,
 }
 
 /// Parses a resolver's address as in `dns.servers`: `127.0.0.1:5353`, `192.0.2.53`, `::1`, `[::1]:53`. The port is 53
@@ -87,7 +86,17 @@ impl Resolver {
     /// # Errors
     /// [`NetError::Configuration`] when hickory cannot work with what it is given.
     pub fn new(config: &ResolverConfig) -> Result<Self, NetError> {
-        let mut builder = if config.servers.is_empty() { system() } else { explicit(&config.servers) };
+        let (parts, options) = if config.servers.is_empty() { system() } else { explicit(&config.servers) };
+        let resolvers = parts.name_servers().iter().map(|server| server.ip);
+        let authentication = Authentication::of(config.dnssec, resolvers);
+        let mut builder: ResolverBuilder<Asking> =
+            hickory_resolver::Resolver::builder_with_config(parts, Asking(TokioRuntimeProvider::default()));
+        *builder.options_mut() = options;
+        let options = builder.options_mut();
+        options.validate = authentication == Authentication::Proof;
+        if options.validate && let Some(path) = &config.trust_anchors {
+            builder = builder.with_trust_anchor(Arc::new(trust_anchors(path)?));
+        }
         let options = builder.options_mut();
         // Whole answers, up to 64 KB each, are too much to keep for every domain that anybody names; see `cache`.
         options.cache_size = 0;
@@ -95,12 +104,18 @@ impl Resolver {
         let inner = builder
             .build()
             .map_err(|e| NetError::Configuration(format!("the DNS resolver cannot be set up: {e}")))?;
-        Ok(Self { inner, cache: Cache::new(), servers: config.servers.clone().into() })
+        Ok(Self { inner, cache: Cache::new(), servers: config.servers.clone().into(), authentication })
     }
 
     /// The servers that were configured; empty for the system's.
     pub fn servers(&self) -> &[SocketAddr] {
         &self.servers
+    }
+
+    /// Whether answers can be authenticated at all: there is a validating resolver that is trusted, or we validate.
+    /// Whether the resolver really validates is seen only by its answers.
+    pub fn authenticates(&self) -> bool {
+        self.authentication != Authentication::None
     }
 
     /// Where mail for `domain` (A-labels) goes: its MX hosts by preference, ties shuffled; without MX records the
@@ -109,10 +124,12 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError`]; only [`ResolveError::is_temporary`] may change by itself.
     pub async fn mx(&self, domain: &str) -> Result<MxAnswer, ResolveError> {
-        let kept = match self.kept(domain, RecordType::MX).await {
+        let answer = self.kept(domain, RecordType::MX).await;
+        let kept = match answer.kept {
             Kept::Exchangers(records) => records,
-            Kept::Failed(Failure::NoData) | Kept::Addresses(_) => return self.implicit_mx(domain).await,
+            Kept::Failed(Failure::NoData) => return self.implicit_mx(domain).await,
             Kept::Failed(failure) => return Err(failure.of(domain)),
+            Kept::Addresses(_) | Kept::Tlsa(_) | Kept::Alias => return self.implicit_mx(domain).await,
         };
         if kept.iter().all(|(_, exchanger)| *exchanger == Exchanger::Null) {
             return Err(ResolveError::NoMail(domain.to_owned()));
@@ -134,14 +151,15 @@ impl Resolver {
                 hosts.push(MxHost { preference, name: name.clone() });
             }
         }
-        Ok(MxAnswer { hosts, implicit: false })
+        Ok(MxAnswer { hosts, implicit: false, secure: answer.secure, ttl_s: answer.ttl_s })
     }
 
     /// A domain without MX records is its own mail exchanger, if it has an address.
     async fn implicit_mx(&self, domain: &str) -> Result<MxAnswer, ResolveError> {
-        self.addresses(domain).await?;
+        // That a signed zone has no MX record is as certain as what it has: a validating resolver sees to it.
+        let AddressAnswer { secure, .. } = self.addresses(domain).await?;
         let host = MxHost { preference: 0, name: domain.into() };
-        Ok(MxAnswer { hosts: vec![host], implicit: true })
+        Ok(MxAnswer { hosts: vec![host], implicit: true, secure, ttl_s: IMPLICIT_TTL_S })
     }
 
     /// The addresses of `host`, IPv6 and IPv4 in turn, each family shuffled, at most [`ADDRESSES_MAX`]; never empty.
@@ -151,17 +169,21 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError`].
-    pub async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    pub async fn addresses(&self, host: &str) -> Result<AddressAnswer, ResolveError> {
         if let Ok(literal) = host.parse::<IpAddr>() {
-            return Ok(vec![normalise(literal)]);
+            return Ok(AddressAnswer { addresses: vec![normalise(literal)], secure: false });
         }
         let (v6, v4) = tokio::join!(self.kept(host, RecordType::AAAA), self.kept(host, RecordType::A));
-        let (v6, v4) = match (v6, v4) {
+        let secure = [&v6, &v4].into_iter().all(|a| a.secure || matches!(a.kept, Kept::Failed(_)));
+        let (v6, v4) = match (v6.kept, v4.kept) {
             (Kept::Failed(a), Kept::Failed(b)) => return Err(a.graver(b).of(host)),
             (v6, v4) => (shuffled(&v6), shuffled(&v4)),
         };
         let addresses = in_order(v6, v4, has_route);
-        if addresses.is_empty() { Err(ResolveError::NoAddress(host.to_owned())) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            return Err(ResolveError::NoAddress(host.to_owned()));
+        }
+        Ok(AddressAnswer { addresses, secure })
     }
 
     /// The names that `ip` is registered under (PTR), at most [`ADDRESSES_MAX`].
@@ -197,16 +219,27 @@ impl Resolver {
     }
 
     /// What mail needs of an answer: from the cache, or asked for and kept.
-    async fn kept(&self, name: &str, kind: RecordType) -> Kept {
-        if let Some(kept) = self.cache.get(kind, name) {
-            return kept;
+    async fn kept(&self, name: &str, kind: RecordType) -> Answer {
+        if let Some(answer) = self.cache.get(kind, name) {
+            return answer;
         }
-        let (kept, ttl_s) = match self.lookup(name, kind).await {
-            Ok(lookup) => reduce(&lookup, kind),
-            Err(negative) => (Kept::Failed(negative.failure), negative.ttl_s),
+        let answer = match self.lookup(name, kind).await {
+            Ok(lookup) => self.reduced(&lookup, name, kind),
+            Err(negative) => Answer::failed(negative.failure, negative.ttl_s),
         };
-        self.cache.put(kind, name, &kept, ttl_s);
-        kept
+        self.cache.put(kind, name, &answer);
+        answer
+    }
+
+    /// The parts of an answer that are kept.
+    fn reduced(&self, lookup: &Lookup, name: &str, kind: RecordType) -> Answer {
+        let (kept, ttl_s) = reduce(lookup, kind);
+        let Ok(mut asked) = Name::from_utf8(name) else {
+            return Answer { kept, secure: false, alias_of: None, ttl_s };
+        };
+        asked.set_fqdn(true);
+        let secure = self.authentication.is_secure(lookup, &asked);
+        Answer { kept, secure, alias_of: alias_of(lookup, &asked), ttl_s }
     }
 
     /// One question, bounded in time. Names are taken as absolute: the search list is for people at a keyboard. Only a
@@ -246,19 +279,41 @@ impl std::fmt::Debug for Resolver {
 }
 
 /// As `/etc/resolv.conf` says, its time-outs included.
-fn system() -> ResolverBuilder<TokioRuntimeProvider> {
-    TokioResolver::builder_tokio().unwrap_or_else(|error| {
+fn system() -> (config::ResolverConfig, ResolverOpts) {
+    read_system_conf().unwrap_or_else(|error| {
         warn!(%error, "no DNS servers in /etc/resolv.conf; asking 127.0.0.1");
         explicit(&[SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 53)])
     })
 }
 
-fn explicit(servers: &[SocketAddr]) -> ResolverBuilder<TokioRuntimeProvider> {
+fn explicit(servers: &[SocketAddr]) -> (config::ResolverConfig, ResolverOpts) {
     let servers = servers.iter().map(server).collect();
     let config = config::ResolverConfig::from_parts(None, vec![], servers);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    builder.options_mut().timeout = ATTEMPT;
-    builder
+    let mut options = ResolverOpts::default();
+    options.timeout = ATTEMPT;
+    (config, options)
+}
+
+fn trust_anchors(path: &Path) -> Result<TrustAnchors, NetError> {
+    TrustAnchors::from_file(path).map_err(|e| {
+        NetError::Configuration(format!("dns.trust_anchors: {} has no DNSKEY records: {e}", path.display()))
+    })
+}
+
+/// What `asked` is an alias of in the end, as the answer says.
+fn alias_of(lookup: &Lookup, asked: &Name) -> Option<Arc<str>> {
+    let mut at = asked;
+    for _ in 0..ALIASES_MAX {
+        let next = lookup.answers().iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *at => Some(&target.0),
+            _ => None,
+        });
+        match next {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    if at == asked { None } else { host_name(at).map(Arc::from) }
 }
 
 fn server(at: &SocketAddr) -> NameServerConfig {
@@ -296,6 +351,20 @@ fn reduce(lookup: &Lookup, kind: RecordType) -> (Kept, u32) {
         found.sort_by_key(|(preference, e)| (*preference, !matches!(e, Exchanger::Host(_))));
         found.truncate(KEPT_MAX);
         if found.is_empty() { Kept::Failed(Failure::NoData) } else { Kept::Exchangers(found.into()) }
+    } else if kind == RecordType::TLSA {
+        let found = records.filter_map(|data| match data {
+            RData::TLSA(tlsa) => Some(Tlsa {
+                usage: tlsa.cert_usage.into(),
+                selector: tlsa.selector.into(),
+                matching: tlsa.matching.into(),
+                data: tlsa.cert_data.as_slice().into(),
+            }),
+            _ => None,
+        });
+        let found: Vec<Tlsa> = found.take(KEPT_MAX).collect();
+        if found.is_empty() { Kept::Failed(Failure::NoData) } else { Kept::Tlsa(found.into()) }
+    } else if kind == RecordType::CNAME {
+        Kept::Alias
     } else {
         let found = records.filter_map(|data| match data {
             RData::A(a) => Some(IpAddr::V4(a.0)),

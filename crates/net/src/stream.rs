@@ -12,7 +12,7 @@ use mail::TlsInfo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::NetError;
+use crate::{ClientIdentity, NetError};
 use crate::tls::{ClientSide, ServerSide};
 
 /// A connection.
@@ -72,6 +72,14 @@ impl Stream {
     pub fn unverified_because(&self) -> Option<&str> {
         match self {
             Self::Client(tls) => tls.unverified_because(),
+            _ => None,
+        }
+    }
+
+    /// The certificate that we had ready on a client connection, whether or not the server asked for it.
+    pub fn identity(&self) -> Option<&ClientIdentity> {
+        match self {
+            Self::Client(tls) => tls.identity(),
             _ => None,
         }
     }

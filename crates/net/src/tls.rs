@@ -2,9 +2,12 @@
 
 mod binding;
 mod client;
+mod dane;
 mod pair;
 mod self_signed;
 mod server;
+mod trust;
+mod verdict;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -16,11 +19,14 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 
 pub(crate) use client::ClientSide;
-pub use client::{ClientTls, ClientTlsConfig, Trust};
+pub use client::{ClientTls, ClientTlsConfig};
+pub use dane::{Dane, Tlsa};
 pub(crate) use pair::write_private;
 pub use pair::{CertificateFacts, Pair};
 pub(crate) use server::ServerSide;
 pub use server::{CertificateSource, ServerTls, ServerTlsConfig};
+pub use trust::{ClientIdentity, Named, Roots, Trust};
+pub use verdict::CertificateFault;
 
 pub(crate) static VERSIONS: &[&SupportedProtocolVersion] =
     &[&rustls::version::TLS13, &rustls::version::TLS12];

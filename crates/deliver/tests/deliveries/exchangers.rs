@@ -70,7 +70,7 @@ impl Dns {
         let child = Neighbour::start("/usr/sbin/knotd", "knot", dir.path(), &["-c", "knot.conf"]);
         let child = child.listening(at).await;
         let loaded = tokio::time::timeout(PATIENCE, async {
-            let servers = ResolverConfig { servers: vec![at] };
+            let servers = ResolverConfig { servers: vec![at], ..Default::default() };
             while Resolver::new(&servers).unwrap().txt("ready.mail.test").await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -82,7 +82,7 @@ impl Dns {
     /// An engine that asks this server, and connects to `port`.
     fn rig(&self, port: u16, change: impl FnOnce(&mut Settings)) -> Rig {
         Rig::with(|s| {
-            s.resolver = Resolver::new(&ResolverConfig { servers: vec![self.at] }).unwrap();
+            s.resolver = Resolver::new(&ResolverConfig { servers: vec![self.at], ..Default::default() }).unwrap();
             s.mx_port = port;
             s.hostname = "relay.mail.test".into();
             s.timeouts.connect = Duration::from_millis(500);

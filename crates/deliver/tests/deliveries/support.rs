@@ -42,7 +42,7 @@ impl Rig {
         let clock = Clock::system();
         let config = Config { disk_reserve: 0, ..Config::new(dir.path().join("store")) };
         let (store, _) = Store::open(config, clock.clone()).unwrap();
-        let nowhere = ResolverConfig { servers: vec!["127.0.0.1:9".parse().unwrap()] };
+        let nowhere = ResolverConfig { servers: vec!["127.0.0.1:9".parse().unwrap()], ..Default::default() };
         let tls = ClientTls::new(&ClientTlsConfig::default(), clock.clone()).unwrap();
         let mut settings = Settings::new("relay.test", Resolver::new(&nowhere).unwrap(), tls);
         settings.allow_private_targets = true;

@@ -1,7 +1,8 @@
 //! What an answer that is none means for mail.
 
 use hickory_resolver::net::{DnsError, NetError as Net};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::dnssec::Proof;
+use hickory_resolver::proto::op::{DnsResponse, ResponseCode};
 use hickory_resolver::proto::rr::Name;
 
 /// Why there is no answer. Its text is fit for a report to the sender.
@@ -109,11 +110,28 @@ impl Negative {
     }
 }
 
+const BOGUS: &str = "the answer's DNSSEC signatures are not valid";
+
+/// A "no" whose proof was looked at here.
+fn denied(response: &DnsResponse, proof: Proof) -> Negative {
+    if !(proof.is_secure() || proof.is_insecure()) {
+        return Negative::temporary(BOGUS);
+    }
+    let ttl_s = response.negative_ttl().unwrap_or(0);
+    match response.response_code {
+        ResponseCode::NXDomain => Negative { failure: Failure::NoName, ttl_s },
+        ResponseCode::NoError => Negative { failure: Failure::NoData, ttl_s },
+        code => Negative::temporary(format!("answered {code}")),
+    }
+}
+
 /// What hickory's error says. NXDOMAIN and an empty answer backed by an SOA are certain; everything else is not.
 pub(super) fn classify(error: Net, asked: &Name) -> Negative {
     let none = match error {
         Net::Dns(DnsError::NoRecordsFound(none)) => none,
         Net::Dns(DnsError::ResponseCode(code)) => return Negative::temporary(format!("answered {code}")),
+        Net::Dns(DnsError::DnssecBogus) => return Negative::temporary(BOGUS),
+        Net::Dns(DnsError::Nsec { response, proof, .. }) => return denied(&response, proof),
         Net::Timeout => return Negative::temporary("no answer in time"),
         other => return Negative::temporary(other.to_string()),
     };

@@ -148,7 +148,7 @@ async fn unbound(knot: &Knot) -> (Neighbour, SocketAddr) {
 }
 
 fn resolver(at: SocketAddr) -> Resolver {
-    Resolver::new(&ResolverConfig { servers: vec![at] }).unwrap()
+    Resolver::new(&ResolverConfig { servers: vec![at], ..Default::default() }).unwrap()
 }
 
 /// Names of the hosts, in order.
@@ -266,8 +266,8 @@ async fn other_records(resolver: &Resolver) {
     assert_eq!(addresses.len(), 5, "{addresses:?}");
     assert_eq!(resolver.addresses("MX1.Mail.Test.").await.unwrap().len(), 5);
     let literal: IpAddr = "192.0.2.77".parse().unwrap();
-    assert_eq!(resolver.addresses("192.0.2.77").await.unwrap(), [literal]);
-    assert_eq!(resolver.addresses("::ffff:192.0.2.77").await.unwrap(), [literal]);
+    assert_eq!(*resolver.addresses("192.0.2.77").await.unwrap(), [literal]);
+    assert_eq!(*resolver.addresses("::ffff:192.0.2.77").await.unwrap(), [literal]);
 
     let mut names = resolver.ptr("192.0.2.1".parse().unwrap()).await.unwrap();
     names.sort();
@@ -307,7 +307,7 @@ async fn one_dead_server_of_two_is_no_trouble() {
     let knot = knot().await;
     let dead = free_address();
     for servers in [vec![dead, knot.at], vec![knot.at, dead]] {
-        let resolver = Resolver::new(&ResolverConfig { servers }).unwrap();
+        let resolver = Resolver::new(&ResolverConfig { servers, ..Default::default() }).unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(8), names(&resolver, "real.mail.test")).await;
         assert_eq!(answer.expect("too slow").unwrap(), ["mx1.mail.test"]);
     }

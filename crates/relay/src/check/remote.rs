@@ -28,7 +28,7 @@ pub(super) async fn look(
     found: &mut Findings,
 ) {
     let mx = uses_mx(snapshot);
-    match Resolver::new(&ResolverConfig { servers: config.dns.servers.clone() }) {
+    match Resolver::new(&ResolverConfig { servers: config.dns.servers.clone(), ..Default::default() }) {
         Err(error) => found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers"),
         Ok(resolver) => {
             names(config, &resolver, mx, found).await;

@@ -137,7 +137,7 @@ pub(crate) fn delivering(
     directory: &directory::Snapshot,
     clock: &Clock,
 ) -> Result<deliver::Settings, net::NetError> {
-    let resolver = net::Resolver::new(&net::ResolverConfig { servers: config.dns.servers.clone() })?;
+    let resolver = net::Resolver::new(&net::ResolverConfig { servers: config.dns.servers.clone(), ..Default::default() })?;
     let tls =
         net::ClientTls::new(&net::ClientTlsConfig { ca_file: config.tls.ca_file.clone() }, clock.clone())?;
     let delivery = &config.delivery;
