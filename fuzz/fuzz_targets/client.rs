@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use mail::{Address, Body, Disposition, Message, MessageId, OrgId, Origin, Protocol, Recipient, Stream, Timestamp};
-use smtp::client::{Login, Lost, OpenStep, Opening, OpeningConfig, Results, Session, Step, TlsPolicy, Transcript};
+use smtp::client::{Login, Lost, OpenStep, Opening, OpeningConfig, Results, Sending, Session, Step, TlsPolicy, Transcript};
 use smtp::sasl::Password;
 
 fn message() -> Message {
@@ -23,6 +23,8 @@ fn message() -> Message {
         smtputf8: false,
         size: 10,
         header_message_id: None,
+        require_tls: false,
+        tls_optional: false,
         origin: Origin {
             protocol: Protocol::Smtp,
             client: None,
@@ -83,13 +85,19 @@ fuzz_target!(|input: (u8, Vec<&[u8]>)| {
         if !session.is_usable() {
             return;
         }
-        let Ok(taken) = session.begin(&message(), to.iter().map(|(n, r)| (*n, r)), 10) else { return };
+        let by_chunk = choices & 64 != 0 && choices & 16 == 0 && session.capabilities().chunking;
+        let sending = Sending {
+            limit: 10,
+            require_tls: choices & 128 != 0,
+            chunk: by_chunk.then_some(b"Subject: x\r\n\r\n"),
+        };
+        let Ok(taken) = session.begin(&message(), to.iter().map(|(n, r)| (*n, r)), sending) else { return };
         let mut sent = false;
         loop {
             match session.input(&mut read) {
                 Ok(Step::Finished) => break,
                 Ok(Step::Content) => {
-                    assert!(!sent, "content is sent once");
+                    assert!(!sent && !by_chunk, "content is sent once");
                     sent = true;
                     session.content_sent(10);
                 }
@@ -105,8 +113,10 @@ fuzz_target!(|input: (u8, Vec<&[u8]>)| {
                     break;
                 }
             }
+            sent |= session.output().windows(6).any(|w| w == b" LAST\r");
             session.output().clear();
         }
+        sent |= by_chunk && session.content_is_out();
         let mut results = Results::default();
         session.results(&mut results);
         assert_eq!(results.outcomes.len() + results.postponed.len(), taken);

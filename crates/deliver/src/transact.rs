@@ -1,7 +1,7 @@
 //! One transaction on an open connection: the envelope, the content, the outcomes.
 
 use mail::{Clock, Disposition, EnhancedStatus, Outcome, RecipientOutcome};
-use smtp::client::{Lost, Results, Step};
+use smtp::client::{Lost, Results, Sending, Step};
 use smtp::stuffing::encode::{DotEncoder, Forbidden};
 use store::{Content, PendingRecipient};
 
@@ -71,7 +71,8 @@ impl Connection {
         let Job { waiting, content, .. } = job;
         let all = &waiting.recipients;
         let asked = left.iter().map(|&place| (all[place].number, &all[place].recipient));
-        let taken = match self.session.begin(&waiting.message, asked, self.settings.recipients_max) {
+        let sending = Sending { limit: self.settings.recipients_max, require_tls: false, chunk: None };
+        let taken = match self.session.begin(&waiting.message, asked, sending) {
             Ok(taken) => taken,
             Err(outcome) => {
                 settle(all, left, outcomes, &outcome);

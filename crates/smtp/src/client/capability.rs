@@ -15,6 +15,8 @@ pub struct AuthOffer {
     pub scram_sha_256_plus: bool,
     /// XOAUTH2.
     pub xoauth2: bool,
+    /// OAUTHBEARER (RFC 7628).
+    pub oauth_bearer: bool,
     /// Whether AUTH was offered at all.
     pub any: bool,
 }
@@ -49,6 +51,10 @@ pub struct Capabilities {
     pub auth: AuthOffer,
     /// LIMITS (RFC 9422).
     pub limits: Limits,
+    /// CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// REQUIRETLS (RFC 8689).
+    pub require_tls: bool,
 }
 
 impl Capabilities {
@@ -70,6 +76,8 @@ impl Capabilities {
                 other if other.starts_with("AUTH=") => {
                     found.auth.add(std::iter::once(&keyword["AUTH=".len()..]).chain(words));
                 }
+                "CHUNKING" => found.chunking = true,
+                "REQUIRETLS" => found.require_tls = true,
                 "LIMITS" => words.for_each(|word| found.limits.add(word)),
                 _ => {}
             }
@@ -88,6 +96,7 @@ impl AuthOffer {
                 "SCRAM-SHA-256" => self.scram_sha_256 = true,
                 "SCRAM-SHA-256-PLUS" => self.scram_sha_256_plus = true,
                 "XOAUTH2" => self.xoauth2 = true,
+                "OAUTHBEARER" => self.oauth_bearer = true,
                 _ => {}
             }
         }
@@ -119,6 +128,7 @@ mod tests {
         let caps = Capabilities::parse(&Reply { code: 250, enhanced: None, text: text.into() });
         assert!(caps.pipelining && caps.starttls && caps.eight_bit_mime && caps.dsn && caps.smtputf8);
         assert_eq!(caps.size, Some(10_240_000));
+        assert!(caps.chunking && !caps.require_tls);
         assert!(caps.auth.plain && caps.auth.login && !caps.auth.scram_sha_256);
         assert_eq!(caps.limits, Limits { mail_max: Some(3), rcpt_max: Some(7), rcpt_domain_max: None });
     }

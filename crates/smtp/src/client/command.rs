@@ -7,8 +7,8 @@ use mail::{Body, Message, Recipient, Ret};
 
 use super::Capabilities;
 
-/// Appends `MAIL FROM:<…> …`.
-pub(super) fn mail(out: &mut BytesMut, message: &Message, caps: &Capabilities) {
+/// Appends `MAIL FROM:<…> …`; with `require_tls`, REQUIRETLS too (RFC 8689 section 2).
+pub(super) fn mail(out: &mut BytesMut, message: &Message, caps: &Capabilities, require_tls: bool) {
     put(out, "MAIL FROM:<");
     put(out, message.sender());
     put(out, ">");
@@ -21,6 +21,9 @@ pub(super) fn mail(out: &mut BytesMut, message: &Message, caps: &Capabilities) {
     }
     if needs_utf8(message) && caps.smtputf8 {
         put(out, " SMTPUTF8");
+    }
+    if require_tls {
+        put(out, " REQUIRETLS");
     }
     if caps.dsn {
         match message.ret {
@@ -53,6 +56,17 @@ pub(super) fn rcpt(out: &mut BytesMut, recipient: &Recipient, caps: &Capabilitie
         }
     }
     put(out, "\r\n");
+}
+
+/// Appends the whole content as one chunk (RFC 3030 section 2). It ends in a line end, as it would by DATA.
+pub(super) fn chunk(out: &mut BytesMut, content: &[u8]) {
+    let end: &[u8] = if content.ends_with(b"\r\n") { b"" } else { b"\r\n" };
+    let octets = content.len() + end.len();
+    out.reserve(octets + 32);
+    let written = write!(out, "BDAT {octets} LAST\r\n");
+    debug_assert!(written.is_ok(), "writing to memory cannot fail");
+    out.extend_from_slice(content);
+    out.extend_from_slice(end);
 }
 
 /// Whether the message as a whole cannot go without SMTPUTF8.

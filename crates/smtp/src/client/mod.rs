@@ -19,7 +19,7 @@ mod transcript;
 pub use capability::{AuthOffer, Capabilities, Limits};
 pub use opening::{Login, OpenFailure, OpenStep, Opening, OpeningConfig, TlsPolicy};
 pub use reply::ReplyParser;
-pub use session::{Lost, Results, Session, Step};
+pub use session::{Lost, Results, Sending, Session, Step};
 pub use transcript::Transcript;
 
 /// What the peer did that no SMTP server may do. The connection is of no more use.
@@ -58,7 +58,7 @@ pub enum Wait {
     Rcpt,
     /// The reply to DATA.
     Data,
-    /// The reply to the final dot.
+    /// The reply to the final dot, or to the last chunk.
     Final,
     /// The reply to QUIT.
     Quit,

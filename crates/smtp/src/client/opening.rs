@@ -8,7 +8,7 @@ use mail::Reply;
 
 use super::capability::AuthOffer;
 use super::{Capabilities, Fault, ReplyParser, Session, Transcript, Wait};
-use crate::sasl::{self, ChannelBinding, Mechanism, Password, SaslError};
+use crate::sasl::{self, ChannelBinding, Mechanism, Password};
 
 /// Longest line with an initial response; what is longer is sent after the 334.
 const INITIAL_MAX: usize = 500;
@@ -33,7 +33,7 @@ pub struct Login {
     pub username: String,
     /// The password, or the token.
     pub secret: Password,
-    /// The secret is a bearer token for XOAUTH2 instead of a password.
+    /// The secret is a bearer token for OAUTHBEARER or XOAUTH2 instead of a password.
     pub is_token: bool,
     /// The password may be sent without TLS.
     pub in_the_clear: bool,
@@ -307,10 +307,10 @@ impl Opening {
         let auth = &self.capabilities.auth;
         let offered: Vec<Mechanism> = mechanisms(auth).filter(|m| !tried.contains(m)).collect();
         if login.is_token {
-            return match (auth.xoauth2, clear_is_fine) {
-                (true, true) => Ok(Mechanism::XOauth2),
-                (true, false) => Err(no_login(login, CLEAR.into())),
-                (false, _) => Err(no_login(login, "it does not offer XOAUTH2".into())),
+            return match (sasl::choose_bearer(&offered), clear_is_fine) {
+                (Some(mechanism), true) => Ok(mechanism),
+                (Some(_), false) => Err(no_login(login, CLEAR.into())),
+                (None, _) => Err(no_login(login, "it offers neither XOAUTH2 nor OAUTHBEARER".into())),
             };
         }
         sasl::choose(&offered, self.config.binding.is_some(), clear_is_fine).ok_or_else(|| {
@@ -319,7 +319,7 @@ impl Opening {
             } else if offered.is_empty() {
                 "it offers no AUTH mechanism that we know (SCRAM-SHA-256, PLAIN, LOGIN)"
             } else if clear_is_fine {
-                "it offers only XOAUTH2, which needs a token instead of a password"
+                "it takes only access tokens (XOAUTH2, OAUTHBEARER), and no passwords"
             } else {
                 CLEAR
             };
@@ -335,9 +335,13 @@ impl Opening {
             return exchange.client.finish().map_err(|error| no_login(&login, error.to_string()));
         }
         if reply.code != 334 {
-            let weaker_is_left = matches!(mechanism, Mechanism::ScramSha256 | Mechanism::ScramSha256Plus)
-                && reply.code / 100 == 5
-                && self.choose(&login, &exchange.tried).is_ok();
+            let another_may_do = match mechanism {
+                Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => reply.code / 100 == 5,
+                // It offers the mechanism, and does not know it.
+                Mechanism::OauthBearer => reply.code == 504,
+                _ => false,
+            };
+            let weaker_is_left = another_may_do && self.choose(&login, &exchange.tried).is_ok();
             if weaker_is_left {
                 // Servers offer SCRAM for accounts that have no verifier for it. Nothing is lost: who could make
                 // SCRAM fail could as well have left it out of EHLO.
@@ -355,8 +359,6 @@ impl Opening {
             Some(text) => text,
             None => match exchange.client.respond(&reply.text) {
                 Ok(text) => text,
-                // The final reply comes after an empty line.
-                Err(SaslError::Refused(_)) if mechanism == Mechanism::XOauth2 => String::new(),
                 Err(error) => return Err(no_login(&login, error.to_string())),
             },
         };
@@ -391,6 +393,7 @@ fn mechanisms(offer: &AuthOffer) -> impl Iterator<Item = Mechanism> {
         (offer.plain, Mechanism::Plain),
         (offer.login, Mechanism::Login),
         (offer.xoauth2, Mechanism::XOauth2),
+        (offer.oauth_bearer, Mechanism::OauthBearer),
     ]
     .into_iter()
     .filter(|m| m.0)

@@ -2,6 +2,8 @@
 //!
 //! A transaction's commands are written into a script at once. With PIPELINING (RFC 2920) all of it goes out in one
 //! write, DATA included; without, line by line as the replies come. What is expected of the peer stands in a queue.
+//! Content that is given along with the envelope goes by BDAT (RFC 3030) at the script's end, so that with PIPELINING
+//! the whole transaction is one write and one round trip.
 
 mod outcome;
 mod replies;
@@ -47,6 +49,22 @@ pub struct Results {
     pub postponed: Vec<u16>,
 }
 
+/// How a transaction is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<'a> {
+    /// Most recipients in it.
+    pub limit: usize,
+    /// Whether the peer must promise to require TLS of the next hop in its turn (RFC 8689).
+    pub require_tls: bool,
+    /// The whole content, to go along with the envelope by BDAT. It must be such as
+    /// [`check`](crate::stuffing::encode::check) lets through, the peer must offer CHUNKING, and it is no LMTP server.
+    /// None: the content goes by DATA, when the peer asks for it.
+    pub chunk: Option<&'a [u8]>,
+}
+
+/// What a session keeps of its buffers between transactions, in octets.
+const KEPT: usize = 16 << 10;
+
 /// An open session.
 #[derive(Debug)]
 pub struct Session {
@@ -72,6 +90,14 @@ pub struct Session {
     /// Replies seen in this transaction.
     replies: u32,
     said_goodbye: bool,
+    /// Recipients accepted in this transaction.
+    accepted: u32,
+    /// The peer said that it takes no more recipients in this transaction.
+    is_full: bool,
+    /// How many octets at the end of the script are content.
+    chunk: usize,
+    /// Whether content went out in this transaction, or part of it.
+    content_is_out: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +114,8 @@ enum Expected {
     /// Of the slot with this index.
     Rcpt(usize),
     Data,
+    /// To the whole content as one chunk.
+    Chunk,
     /// To a dot that was sent only because DATA was let through without recipients.
     EmptyDot,
     Final,
@@ -133,7 +161,16 @@ impl Session {
             mail_refused: None,
             replies: 0,
             said_goodbye: false,
+            accepted: 0,
+            is_full: false,
+            chunk: 0,
+            content_is_out: false,
         }
+    }
+
+    /// Sends no commands ahead, whatever the peer offers.
+    pub fn without_pipelining(&mut self) {
+        self.capabilities.pipelining = false;
     }
 
     /// What the peer offers.
@@ -168,8 +205,25 @@ impl Session {
         self.replies == 0 || (self.replies == 1 && self.said_goodbye)
     }
 
-    /// Begins a transaction for the first of `recipients` (number and recipient), at most `limit` and no more than the
-    /// peer takes. Returns how many were taken.
+    /// Transactions that the peer has taken on this connection.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    /// How many recipients the peer took in the last transaction before it said that it takes no more in one; none if
+    /// it did not say so.
+    pub fn full_after(&self) -> Option<u32> {
+        (self.is_full && self.accepted > 0).then_some(self.accepted)
+    }
+
+    /// Whether content went out in the last transaction, or a part of it: then the peer may have the message, whatever
+    /// became of the connection.
+    pub fn content_is_out(&self) -> bool {
+        self.content_is_out
+    }
+
+    /// Begins a transaction for the first of `recipients` (number and recipient), at most [`Sending::limit`] and no more
+    /// than the peer takes. Returns how many were taken.
     ///
     /// # Errors
     /// The outcome for every recipient: the peer cannot take this message as it is.
@@ -177,11 +231,13 @@ impl Session {
         &mut self,
         message: &Message,
         recipients: impl Iterator<Item = (u16, &'a Recipient)>,
-        limit: usize,
+        sending: Sending<'_>,
     ) -> Result<usize, Outcome> {
-        self.can_take(message)?;
+        let Sending { limit, require_tls, chunk } = sending;
+        debug_assert!(chunk.is_none() || self.capabilities.chunking && !self.lmtp, "nobody offered CHUNKING");
+        self.can_take(message, require_tls)?;
         self.open_script();
-        self.script_line(Expected::Mail, |script, caps| command::mail(script, message, caps));
+        self.script_line(Expected::Mail, |script, caps| command::mail(script, message, caps, require_tls));
         let limits = self.capabilities.limits;
         let limit = limit.min(limits.rcpt_max.map_or(usize::MAX, |n| n as usize)).max(1);
         let mut domains: Vec<&str> = Vec::new();
@@ -209,7 +265,13 @@ impl Session {
             self.phase = Phase::Idle;
             return Ok(self.slots.len());
         }
-        self.script_line(Expected::Data, |script, _| script.extend_from_slice(b"DATA\r\n"));
+        match chunk {
+            Some(content) => {
+                self.script_line(Expected::Chunk, |script, _| command::chunk(script, content));
+                self.chunk = content.len() + if content.ends_with(b"\r\n") { 0 } else { 2 };
+            }
+            None => self.script_line(Expected::Data, |script, _| script.extend_from_slice(b"DATA\r\n")),
+        }
         self.release();
         Ok(self.slots.len())
     }
@@ -245,7 +307,10 @@ impl Session {
                     }
                     return Ok(Step::Finished);
                 }
-                Phase::Content if input.is_empty() => return Ok(Step::Content),
+                Phase::Content if input.is_empty() => {
+                    self.content_is_out = true;
+                    return Ok(Step::Content);
+                }
                 Phase::Content => {
                     self.verdict_before_content(input)?;
                     continue;
@@ -300,7 +365,7 @@ impl Session {
 
     /// The connection is lost. Whoever has no outcome yet gets one.
     pub fn lost(&mut self, lost: &Lost) {
-        let outcome = outcome::lost(lost, self.doing());
+        let outcome = outcome::lost(lost, self.doing(), self.may_have_it());
         self.transcript.note(&outcome.text);
         self.settle_all(&outcome);
         self.usable = false;
@@ -308,6 +373,11 @@ impl Session {
 
     /// Moves the results of the transaction into `results`.
     pub fn results(&mut self, results: &mut Results) {
+        for buffer in [&mut self.script, &mut self.output] {
+            if buffer.capacity() > KEPT && buffer.is_empty() {
+                *buffer = BytesMut::new();
+            }
+        }
         for Slot { number, state } in self.slots.drain(..) {
             match state {
                 SlotState::Done(outcome) => results.outcomes.push(RecipientOutcome::new(number, outcome)),

@@ -11,6 +11,28 @@ pub struct Forbidden {
     pub at: u64,
 }
 
+/// Checks content that goes out without being encoded (BDAT).
+///
+/// # Errors
+/// [`Forbidden`], for the same reasons as in [`DotEncoder`].
+pub fn check(content: &[u8]) -> Result<(), Forbidden> {
+    let mut at = 0;
+    while let Some(found) = memchr::memchr3(b'\r', b'\n', 0, &content[at..]) {
+        at += found;
+        let what = match (content[at], content.get(at + 1)) {
+            (b'\r', Some(b'\n')) => {
+                at += 2;
+                continue;
+            }
+            (b'\r', _) => "a carriage return (CR) without a line feed",
+            (b'\n', _) => "a line feed (LF) without a carriage return",
+            _ => "a NUL",
+        };
+        return Err(Forbidden { what, at: at as u64 });
+    }
+    Ok(())
+}
+
 /// Encodes content piece by piece: a dot at the start of a line is doubled, and the end is marked by a line with a
 /// dot alone.
 #[derive(Clone, Debug)]
@@ -157,6 +179,7 @@ mod tests {
             for cut in 1..content.len() {
                 encode(&content, cut).expect_err("forbidden");
             }
+            check(&content).expect_err("forbidden");
         }
         assert!(encode(b"a\r", 1).is_err());
         let error = encode(b"ab\r\ncd\0", 3).unwrap_err();
@@ -187,6 +210,8 @@ mod tests {
                 0 => true,
                 _ => false,
             });
+            let whole = encode(&content, content.len().max(1)).map(drop);
+            prop_assert_eq!(check(&content), whole);
             match encode(&content, cut) {
                 Ok(wire) => prop_assert!(!lone(&wire) && !lone(&content)),
                 Err(_) => prop_assert!(lone(&content)),

@@ -182,6 +182,19 @@ fn xoauth2_takes_tokens_and_nothing_else_does() {
         ],
     );
     assert!(matches!(step, Err(OpenFailure::LoginRefused { .. })), "{step:?}");
+    let step = play(
+        &mut opening(TlsPolicy::Never, Some(token.clone())),
+        &[
+            ("220 x\r\n", EHLO),
+            (
+                "250-x\r\n250 AUTH XOAUTH2 OAUTHBEARER\r\n",
+                "AUTH OAUTHBEARER bixhPXVzZXIsAWF1dGg9QmVhcmVyIHNlY3JldAEB\r\n",
+            ),
+            ("504 5.5.4 unknown\r\n", "AUTH XOAUTH2 dXNlcj11c2VyAWF1dGg9QmVhcmVyIHNlY3JldAEB\r\n"),
+            ("235 ok\r\n", ""),
+        ],
+    );
+    assert_eq!(step, Ok(OpenStep::Ready));
     let hello = ("250-x\r\n250 AUTH PLAIN\r\n", "");
     let step = play(&mut opening(TlsPolicy::Never, Some(token)), &[("220 x\r\n", EHLO), hello]);
     assert!(matches!(step, Err(OpenFailure::NoLogin { .. })), "{step:?}");

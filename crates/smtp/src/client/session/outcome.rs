@@ -23,15 +23,21 @@ pub(super) fn no_eight_bit() -> Outcome {
     Outcome::own(Disposition::Refused, EnhancedStatus::new(5, 6, 3), text)
 }
 
+/// The sender wants TLS all the way, and the peer does not promise to see to it (RFC 8689 section 4.2.1).
+pub(super) fn no_require_tls() -> Outcome {
+    let text = "the sender requires TLS all the way (REQUIRETLS), and the next hop does not support that";
+    Outcome::own(Disposition::Refused, EnhancedStatus::new(5, 7, 30), text)
+}
+
 /// The message is larger than the peer takes (RFC 1870).
 pub(super) fn too_big(size: u64, limit: u64) -> Outcome {
     let text = format!("the message has {size} octets, the next hop takes no more than {limit}");
     Outcome::own(Disposition::Refused, EnhancedStatus::new(5, 3, 4), text)
 }
 
-/// The connection is lost. After the final dot the peer may have the message or not; it is sent again, as a message
+/// The connection is lost. After the final dot (`may_have_it`) the peer may have the message or not; it is sent again, as a message
 /// twice is better than none (RFC 1047).
-pub(super) fn lost(lost: &Lost, doing: Doing) -> Outcome {
+pub(super) fn lost(lost: &Lost, doing: Doing, may_have_it: bool) -> Outcome {
     let what = match doing {
         Doing::Waiting(wait) => format!("while we waited for {}", wait.words()),
         Doing::SendingContent => "while the message was being sent".into(),
@@ -42,7 +48,7 @@ pub(super) fn lost(lost: &Lost, doing: Doing) -> Outcome {
         Lost::Broken(error) => format!("the connection broke {what}: {error}"),
         Lost::Fault(fault) => format!("{fault}, {what}"),
     };
-    if doing == Doing::Waiting(Wait::Final) {
+    if may_have_it {
         text.push_str("; it may have the message nevertheless, which is then sent to it a second time");
     }
     let status = match lost {

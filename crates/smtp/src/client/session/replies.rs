@@ -8,8 +8,11 @@ use crate::client::{Capabilities, Fault, Wait, command, reply::excerpt};
 
 impl Session {
     /// Whether the peer can take the message without a change to it.
-    pub(super) fn can_take(&self, message: &Message) -> Result<(), Outcome> {
+    pub(super) fn can_take(&self, message: &Message, require_tls: bool) -> Result<(), Outcome> {
         let caps = &self.capabilities;
+        if require_tls && !caps.require_tls {
+            return Err(outcome::no_require_tls());
+        }
         if command::needs_utf8(message) && !caps.smtputf8 {
             return Err(outcome::no_utf8());
         }
@@ -31,6 +34,8 @@ impl Session {
         self.any_accepted = false;
         self.replies = 0;
         self.said_goodbye = false;
+        (self.accepted, self.is_full) = (0, false);
+        (self.chunk, self.content_is_out) = (0, false);
         self.phase = Phase::Talking;
         if self.needs_reset {
             self.script_line(Expected::Reset, |script, _| script.extend_from_slice(b"RSET\r\n"));
@@ -46,16 +51,31 @@ impl Session {
         self.expected.push_back(expected);
     }
 
-    /// Moves commands from the script to the output: all of them with PIPELINING, else one.
+    /// Moves commands from the script to the output: all of them with PIPELINING, else one, and the content along with
+    /// its command.
     pub(super) fn release(&mut self) {
+        let commands = self.script.len() - self.chunk;
         let length = if self.capabilities.pipelining {
-            self.script.len()
+            commands
         } else {
-            memchr::memchr(b'\n', &self.script).map_or(self.script.len(), |end| end + 1)
+            memchr::memchr(b'\n', &self.script).map_or(commands, |end| end + 1)
         };
         self.transcript.sent(&self.script[..length]);
-        self.output.extend_from_slice(&self.script[..length]);
-        bytes::Buf::advance(&mut self.script, length);
+        if length < commands {
+            self.output.extend_from_slice(&self.script[..length]);
+            bytes::Buf::advance(&mut self.script, length);
+            return;
+        }
+        if self.chunk > 0 {
+            self.transcript.note(&format!("{} octets of content sent", self.chunk));
+            (self.chunk, self.content_is_out) = (0, true);
+        }
+        if self.output.is_empty() {
+            std::mem::swap(&mut self.output, &mut self.script);
+        } else {
+            self.output.extend_from_slice(&self.script);
+        }
+        self.script.clear();
     }
 
     pub(super) fn waits_for(&self) -> Wait {
@@ -63,7 +83,9 @@ impl Session {
             Some(Expected::Reset | Expected::Mail) | None => Wait::Mail,
             Some(Expected::Rcpt(_)) => Wait::Rcpt,
             Some(Expected::Data) => Wait::Data,
-            Some(Expected::EmptyDot | Expected::Final | Expected::FinalOf(_)) => Wait::Final,
+            Some(Expected::Chunk | Expected::EmptyDot | Expected::Final | Expected::FinalOf(_)) => {
+                Wait::Final
+            }
         }
     }
 
@@ -72,6 +94,11 @@ impl Session {
             Phase::Content => Doing::SendingContent,
             Phase::Talking | Phase::Idle => Doing::Waiting(self.waits_for()),
         }
+    }
+
+    /// Whether the peer may have the whole message, although it has not said so.
+    pub(super) fn may_have_it(&self) -> bool {
+        self.phase == Phase::Talking && self.content_is_out
     }
 
     pub(super) fn reply(&mut self, reply: &Reply) -> Result<(), Fault> {
@@ -94,6 +121,13 @@ impl Session {
             Expected::Mail => self.mail_refused = Some(Outcome::from_reply(reply)),
             Expected::Rcpt(slot) => self.rcpt_reply(slot, reply),
             Expected::Data => return self.data_reply(reply),
+            Expected::Chunk => {
+                let outcome = Outcome::from_reply(reply);
+                self.settle_accepted(&outcome);
+                // Refused, it leaves the transaction open (RFC 3030 section 2).
+                self.needs_reset &= !reply.is_success();
+                self.finish();
+            }
             Expected::EmptyDot => return self.end_of_transaction(),
             Expected::Final => {
                 let outcome = Outcome::from_reply(reply);
@@ -119,15 +153,17 @@ impl Session {
     }
 
     fn rcpt_reply(&mut self, slot: usize, reply: &Reply) {
-        let asking_only = !self.expected.contains(&Expected::Data);
+        let asking_only = !matches!(self.expected.back(), Some(Expected::Data | Expected::Chunk));
         let outcome = Outcome::from_reply(reply);
         self.slots[slot].state = if let Some(refused) = &self.mail_refused {
             // Whatever it says now, there is no sender.
             SlotState::Done(refused.clone())
         } else if reply.is_success() && !asking_only {
             self.any_accepted = true;
+            self.accepted += 1;
             SlotState::Accepted
         } else if says_too_many(reply) && !asking_only {
+            self.is_full = true;
             SlotState::TooMany(outcome)
         } else {
             SlotState::Done(outcome)
@@ -184,11 +220,12 @@ impl Session {
         }
         let pointless = match next {
             Expected::Rcpt(_) => self.mail_refused.is_some(),
-            Expected::Data => !self.any_accepted,
+            Expected::Data | Expected::Chunk => !self.any_accepted,
             _ => false,
         };
         if pointless {
             self.script.clear();
+            self.chunk = 0;
             self.expected.clear();
             self.finish();
         } else {
@@ -228,6 +265,7 @@ impl Session {
         }
         self.output.clear();
         self.script.clear();
+        self.chunk = 0;
         self.expected.clear();
         self.phase = Phase::Idle;
     }

@@ -3,6 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod chunks;
+
 pub(super) fn message() -> Message {
     Message {
         id: MessageId(1),
@@ -44,9 +46,13 @@ fn lmtp(offers: &str) -> Session {
     Session { lmtp: true, ..session(offers) }
 }
 
+fn by_data(limit: usize) -> Sending<'static> {
+    Sending { limit, require_tls: false, chunk: None }
+}
+
 fn begin(session: &mut Session, n: u16) -> usize {
     let to = recipients(n);
-    session.begin(&message(), to.iter().map(|(n, r)| (*n, r)), 100).unwrap()
+    session.begin(&message(), to.iter().map(|(n, r)| (*n, r)), by_data(100)).unwrap()
 }
 
 fn said(session: &mut Session) -> String {
@@ -327,7 +333,7 @@ fn what_the_peer_cannot_take_is_refused_before_a_word_is_said() {
         let (mut s, mut m) = (session(offers), message());
         change(&mut m);
         let to = recipients(1);
-        let outcome = s.begin(&m, to.iter().map(|(n, r)| (*n, r)), 9).unwrap_err();
+        let outcome = s.begin(&m, to.iter().map(|(n, r)| (*n, r)), by_data(9)).unwrap_err();
         assert_eq!((outcome.disposition, outcome.status.to_string()), (Disposition::Refused, status.into()));
         assert!(s.is_usable() && s.output().is_empty());
     }
@@ -340,12 +346,12 @@ fn one_address_that_needs_utf8_does_not_stop_the_others() {
         (0, Recipient::new(Address::parse("a@example.com").unwrap())),
         (1, Recipient::new(Address::parse("bücher@example.com").unwrap())),
     ];
-    assert_eq!(s.begin(&message(), to.iter().map(|(n, r)| (*n, r)), 9), Ok(2));
+    assert_eq!(s.begin(&message(), to.iter().map(|(n, r)| (*n, r)), by_data(9)), Ok(2));
     assert_eq!(said(&mut s).matches("RCPT").count(), 1);
     assert_eq!(hear(&mut s, "550 no\r\n503 no\r\n503 no\r\n"), Ok(Step::Finished));
     assert_eq!(results(&mut s).0, "0-550 1-5.6.7");
     // And alone, it needs no dialogue.
-    assert_eq!(s.begin(&message(), to[1..].iter().map(|(n, r)| (*n, r)), 9), Ok(1));
+    assert_eq!(s.begin(&message(), to[1..].iter().map(|(n, r)| (*n, r)), by_data(9)), Ok(1));
     assert_eq!((said(&mut s).as_str(), hear(&mut s, "")), ("", Ok(Step::Finished)));
     assert_eq!(results(&mut s).0, "1-5.6.7");
 }
@@ -359,7 +365,7 @@ fn parameters_go_to_peers_that_know_them() {
     to[0].1.notify = Notify::On { success: true, failure: true, delay: false };
     to[0].1.orcpt = Some("rfc822;a+2Bb@example.com".into());
     let mut s = session("PIPELINING\nSIZE\n8BITMIME\nSMTPUTF8\nDSN");
-    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), 9).unwrap();
+    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), by_data(9)).unwrap();
     assert_eq!(
         said(&mut s),
         "MAIL FROM:<from@example.com> SIZE=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ314159\r\n\
@@ -367,13 +373,13 @@ fn parameters_go_to_peers_that_know_them() {
     );
     (m.body, m.smtputf8) = (Body::SevenBit, false);
     let mut s = session("PIPELINING");
-    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), 9).unwrap();
+    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), by_data(9)).unwrap();
     assert_eq!(said(&mut s), "MAIL FROM:<from@example.com>\r\nRCPT TO:<r0@d0.example>\r\nDATA\r\n");
     // Whatever wrote the envelope: nothing in it becomes a command.
     m.envid = Some("x\r\nRCPT TO:<evil@example.com>".into());
     to[0].1.orcpt = Some("rfc822;x RET=FULL".into());
     let mut s = session("PIPELINING\nDSN");
-    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), 9).unwrap();
+    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), by_data(9)).unwrap();
     assert_eq!(said(&mut s).matches("RCPT").count(), 1);
     assert!(!s.transcript().as_str().contains("ORCPT"));
 }
@@ -383,7 +389,7 @@ fn the_null_sender_and_a_question() {
     let mut m = message();
     m.reverse_path = None;
     let (mut s, to) = (session("PIPELINING"), recipients(1));
-    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), 9).unwrap();
+    s.begin(&m, to.iter().map(|(n, r)| (*n, r)), by_data(9)).unwrap();
     assert!(said(&mut s).starts_with("MAIL FROM:<>\r\n"));
     for (reply, expected) in [("250 ok", "0+250"), ("550 5.1.1 no", "0-550"), ("452 4.5.3 x", "0~452")] {
         for offers in ["PIPELINING", ""] {
@@ -416,18 +422,21 @@ proptest! {
     #[test]
     fn every_recipient_gets_exactly_one_outcome(
         replies in proptest::collection::vec(any_reply(), 0..14),
-        n in 1u16..5, pipelining: bool, is_lmtp: bool,
+        n in 1u16..5, pipelining: bool, is_lmtp: bool, by_chunk: bool,
     ) {
-        let mut s = session(if pipelining { "PIPELINING" } else { "" });
+        let mut s = session(if pipelining { "PIPELINING\nCHUNKING" } else { "CHUNKING" });
         s.lmtp = is_lmtp;
-        let taken = begin(&mut s, n);
+        let chunk = (by_chunk && !is_lmtp).then_some(b"Subject: x\r\n\r\n".as_slice());
+        let to = recipients(n);
+        let sending = Sending { chunk, ..by_data(100) };
+        let taken = s.begin(&message(), to.iter().map(|(n, r)| (*n, r)), sending).unwrap();
         let (mut sent, mut over) = (false, false);
         let mut replies = replies.into_iter();
         let mut input = BytesMut::new();
         while !over {
             match s.input(&mut input) {
                 Ok(Step::Finished) => over = true,
-                Ok(Step::Content) => { sent = true; s.content_sent(10); }
+                Ok(Step::Content) => { sent = true; prop_assert!(chunk.is_none()); s.content_sent(10); }
                 Ok(Step::Read(_)) => match replies.next() {
                     Some(reply) => input.extend_from_slice(reply.as_bytes()),
                     None => { s.lost(&Lost::Closed); over = true; }
@@ -436,6 +445,8 @@ proptest! {
             }
         }
         let mut got = Results::default();
+        sent |= s.output().ends_with(b"LAST\r\nSubject: x\r\n\r\n") || chunk.is_some() && s.content_is_out();
+        prop_assert!(!sent || s.content_is_out());
         s.results(&mut got);
         let mut numbers: Vec<u16> = got.outcomes.iter().map(|o| o.recipient).chain(got.postponed.iter().copied()).collect();
         numbers.sort_unstable();
