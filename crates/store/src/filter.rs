@@ -19,12 +19,16 @@ pub struct QueueFilter {
     pub stream: Option<Stream>,
     /// Where it goes.
     pub destination: Option<Destination>,
+    /// Where it goes: any of these, as those of a site; empty means any.
+    pub destinations: Vec<Destination>,
     /// The domain of a recipient that is not final, or of the queue (`mx:DOMAIN`).
     pub domain: Option<String>,
     /// The envelope's sender; `<>` is the null sender.
     pub from: Option<String>,
     /// A recipient.
     pub to: Option<String>,
+    /// The login that it was sent with.
+    pub credential: Option<String>,
     /// Any of these states; empty means any.
     pub states: Vec<State>,
     /// Words in the reason it is held for, or in the last reply of a recipient.

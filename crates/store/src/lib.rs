@@ -24,7 +24,7 @@ pub use error::{NoRoom, StoreError};
 pub use filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
 pub use memory::{MemoryBudget, MemoryGuard};
 pub use model::{
-    Admission, Admitted, BackupReport, Counts, Damage, Dedupe, NewDelivery, NewState, Next, PendingRecipient,
-    QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats, VerifyReport, Waiting,
+    Admission, Admitted, BackupReport, Counts, Damage, Dedupe, Horizon, NewDelivery, NewState, Next,
+    PendingRecipient, QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats, VerifyReport, Waiting,
 };
 pub use store::Store;

@@ -185,6 +185,15 @@ pub struct QueueStats {
     pub due: Timestamp,
 }
 
+/// The queues in which something is due next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Horizon {
+    /// Which, and when the first delivery of each is due; the earliest first.
+    pub queues: Vec<(QueueKey, Timestamp)>,
+    /// Every queue whose first delivery is due up to this time (and after the time that was asked for) is among them.
+    pub complete_until: Timestamp,
+}
+
 /// Deliveries by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -198,6 +207,13 @@ pub struct Counts {
     pub sandboxed: u64,
     /// With damaged content.
     pub quarantined: u64,
+}
+
+impl Counts {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.active + self.waiting + self.held + self.sandboxed + self.quarantined
+    }
 }
 
 /// What was found at the start.
@@ -248,6 +264,16 @@ pub struct Stats {
     pub outbox: u64,
     /// Message bytes in memory.
     pub memory: u64,
+    /// Deliveries by state.
+    pub counts: Counts,
+    /// Times that content was read back from disk.
+    pub content_reads: u64,
+    /// Times that a delivery was given a due time: each is an entry in an index, and one to be removed again.
+    pub due_writes: u64,
+    /// Bytes of `queue.db`.
+    pub database_bytes: u64,
+    /// Bytes of `queue.db` that nothing uses; they are given back little by little.
+    pub database_free: u64,
 }
 
 /// What a backup holds.

@@ -8,9 +8,11 @@ mod change;
 mod checkpoint;
 mod codec;
 mod compact;
+mod horizon;
 mod inbox;
 mod item;
 mod lock;
+mod notes;
 mod open;
 mod outbox;
 mod read;
@@ -18,6 +20,7 @@ mod room;
 mod schema;
 mod search;
 mod shared;
+mod sums;
 mod upkeep;
 mod verify;
 mod write;
@@ -37,8 +40,8 @@ use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
 use crate::filter::{Action, ChangedDelivery, QueueEntry, QueueFilter};
 use crate::model::{
-    Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
-    Stats, VerifyReport, Waiting,
+    Admission, Admitted, BackupReport, Counts, Horizon, QueueStats, Recovery, RestoreReport, Settled,
+    Settlement, Stats, VerifyReport, Waiting,
 };
 use checkpoint::Checkpoint;
 use inbox::{Answer, Done, DoneFn, Op};
@@ -50,6 +53,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// Rows an operator's change commits at a time.
 const CHANGE: usize = 1000;
+/// Queues read at a time.
+const QUEUES: usize = 20_000;
 
 /// The embedded engine. Dropped without being closed, it leaves the store as a crash would, but with everything done that
 /// was handed in.
@@ -151,13 +156,43 @@ impl Engine {
         self.read(move |conn| read::next_due(conn, &queue, now)).await
     }
 
-    pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>> {
-        self.read(read::queues).await
+    pub(crate) async fn horizon(&self, after: Timestamp, n: usize) -> Result<Horizon> {
+        self.read(move |conn| horizon::horizon(conn, after, n)).await
     }
 
-    pub(crate) async fn counts(&self) -> Result<Counts> {
-        let all = self.shared.counters.deliveries();
-        self.read(move |conn| read::counts(conn, all)).await
+    pub(crate) async fn note(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if let Some(value) = self.shared.notes.pending(name) {
+            return Ok(Some(value));
+        }
+        let name = name.to_owned();
+        self.read(move |conn| notes::stored(conn, &name)).await
+    }
+
+    pub(crate) fn set_note(&self, name: &str, value: Vec<u8>) -> Result<()> {
+        self.shared.health.check()?;
+        if self.shared.inbox.is_closed() {
+            return Err(self.shared.why_closed());
+        }
+        self.shared.notes.set(name, value);
+        self.shared.inbox.nudge();
+        Ok(())
+    }
+
+    pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>> {
+        let (mut queues, mut after) = (Vec::new(), i64::MIN);
+        loop {
+            let (part, last) = self.read(move |conn| horizon::waiting(conn, after, QUEUES)).await?;
+            queues.extend(part);
+            let Some(last) = last else { break };
+            after = last;
+        }
+        queues.sort_by_key(|found| found.due);
+        Ok(queues)
+    }
+
+    pub(crate) fn counts(&self) -> Result<Counts> {
+        self.shared.health.check()?;
+        Ok(self.shared.counters.counts())
     }
 
     pub(crate) async fn load(&self, id: DeliveryId) -> Result<Option<Waiting>> {

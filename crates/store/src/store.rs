@@ -11,8 +11,8 @@ use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
 use crate::filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
 use crate::model::{
-    Admission, Admitted, BackupReport, Counts, QueueStats, Recovery, RestoreReport, Settled, Settlement,
-    Stats, VerifyReport, Waiting,
+    Admission, Admitted, BackupReport, Counts, Horizon, QueueStats, Recovery, RestoreReport, Settled,
+    Settlement, Stats, VerifyReport, Waiting,
 };
 use crate::sqlite;
 
@@ -116,6 +116,33 @@ impl Store {
         self.engine().next_due(queue.clone(), now).await
     }
 
+    /// The queues whose first delivery is due after `after`, the earliest first: about `n` of them (all that share the
+    /// last one's time), and up to which time there are no others. Costs what it returns, however many queues there are
+    /// and however much waits in them. [`Timestamp`]`(i64::MIN)` asks for the very first.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn horizon(&self, after: Timestamp, n: usize) -> Result<Horizon, StoreError> {
+        self.engine().horizon(after, n).await
+    }
+
+    /// What was noted under a name.
+    ///
+    /// # Errors
+    /// `Io`, `Closed`, `Failed`.
+    pub async fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.engine().note(name).await
+    }
+
+    /// Notes something small under a name, in place of what was noted there before. Returns at once: it is on stable
+    /// storage with the next group (a quarter of a second later at most), and when the store is closed.
+    ///
+    /// # Errors
+    /// `Closed`, `Failed`.
+    pub fn set_note(&self, name: &str, value: Vec<u8>) -> Result<(), StoreError> {
+        self.engine().set_note(name, value)
+    }
+
     /// The queues in which something waits.
     ///
     /// # Errors
@@ -124,12 +151,13 @@ impl Store {
         self.engine().queues().await
     }
 
-    /// How many deliveries there are in each state.
+    /// How many deliveries there are in each state. Costs nothing.
     ///
     /// # Errors
-    /// `Io`, `Closed`, `Failed`.
+    /// `Failed`.
+    #[allow(clippy::unused_async, reason = "an engine over a network has to wait here")]
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        self.engine().counts().await
+        self.engine().counts()
     }
 
     /// One delivery, whatever its state.

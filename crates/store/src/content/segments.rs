@@ -1,5 +1,5 @@
-//! The segment files and how many bytes of each are live. Nothing of this is on disk: it is derived from the message rows
-//! at the start and kept in memory, so that a settled message costs no write here.
+//! The segment files and how many bytes of each are live: kept in memory, and by each commit in a row for each segment
+//! that it concerns, so that a start need not go through all messages.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -29,6 +29,8 @@ pub(crate) struct Segment {
     pub(crate) live: u64,
     /// Number of those records.
     pub(crate) records: u64,
+    /// Where the last record ever referred to ends: the file may be longer, but not shorter.
+    pub(crate) reach: u64,
     /// The smallest and the largest message id ever referred to: where to look for the rows.
     pub(crate) first: u64,
     pub(crate) last: u64,
@@ -80,6 +82,27 @@ impl Segment {
     fn is_dead(&self) -> bool {
         self.records == 0 && !self.open
     }
+
+    /// A message refers to this record.
+    fn gain(&mut self, at: &ContentRef) {
+        self.live += record_size(at.length);
+        self.records += 1;
+        self.reach = self.reach.max(at.offset + at.length);
+        self.size = self.size.max(self.reach);
+        self.first = self.first.min(at.message.0);
+        self.last = self.last.max(at.message.0);
+    }
+
+    /// It does no more.
+    fn lose(&mut self, at: &ContentRef) {
+        self.live = self.live.saturating_sub(record_size(at.length));
+        self.records = self.records.saturating_sub(1);
+    }
+
+    /// One that nothing refers to yet.
+    fn fresh() -> Self {
+        Self { first: u64::MAX, ..Self::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -92,6 +115,8 @@ pub(crate) struct Segments {
     known: Mutex<Known>,
     /// Content bytes written since the start.
     pub(crate) bytes_written: AtomicU64,
+    /// Times that content was read back.
+    pub(crate) reads: AtomicU64,
 }
 
 impl Segments {
@@ -109,6 +134,7 @@ impl Segments {
             next: AtomicU64::new(highest + 1),
             known: Mutex::default(),
             bytes_written: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
         })
     }
 
@@ -164,7 +190,7 @@ impl Segments {
 
     /// The writer appends to this segment from now on.
     pub(crate) fn begin(&self, id: SegmentId) {
-        self.known.lock().add(id, Segment { open: true, first: u64::MAX, ..Segment::default() });
+        self.known.lock().add(id, Segment { open: true, ..Segment::fresh() });
     }
 
     /// The writer has grown the segment it appends to.
@@ -187,23 +213,31 @@ impl Segments {
         let mut known = self.known.lock();
         for at in added {
             if !known.segments.contains_key(&at.segment) {
-                known.add(at.segment, Segment { first: u64::MAX, ..Segment::default() });
+                known.add(at.segment, Segment::fresh());
             }
-            known.change(at.segment, |segment| {
-                segment.live += record_size(at.length);
-                segment.records += 1;
-                segment.size = segment.size.max(at.offset + at.length);
-                segment.first = segment.first.min(at.message.0);
-                segment.last = segment.last.max(at.message.0);
-            });
+            known.change(at.segment, |segment| segment.gain(at));
         }
         for at in removed {
-            known.change(at.segment, |segment| {
-                segment.live = segment.live.saturating_sub(record_size(at.length));
-                segment.records = segment.records.saturating_sub(1);
-            });
+            known.change(at.segment, |segment| segment.lose(at));
         }
         !known.dead.is_empty()
+    }
+
+    /// How the segments concerned will stand after a commit; nothing changes by asking.
+    pub(crate) fn after(&self, added: &[ContentRef], removed: &[ContentRef]) -> BTreeMap<SegmentId, Segment> {
+        let mut after = BTreeMap::new();
+        if added.is_empty() && removed.is_empty() {
+            return after;
+        }
+        let known = self.known.lock();
+        let now = |id| known.segments.get(&id).copied().unwrap_or_else(Segment::fresh);
+        for at in added {
+            after.entry(at.segment).or_insert_with(|| now(at.segment)).gain(at);
+        }
+        for at in removed {
+            after.entry(at.segment).or_insert_with(|| now(at.segment)).lose(at);
+        }
+        after
     }
 
     /// Forgets and unlinks the segments that nothing refers to.
@@ -238,6 +272,7 @@ impl Segments {
 
     /// Reads content and compares its checksum. None when there is no such file: it has been moved or its message is gone.
     pub(crate) fn read(&self, at: &ContentRef) -> Result<Option<Content>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let file = match File::open(self.path(at.segment)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

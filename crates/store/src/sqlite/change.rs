@@ -4,6 +4,7 @@ use mail::{DeliveryId, Destination, Event, EventKind, MessageId, QueueKey, State
 use rusqlite::{OptionalExtension, params};
 
 use super::codec;
+use super::sums::Standing;
 use super::write::Tx;
 use crate::filter::{Action, ChangedDelivery};
 
@@ -44,9 +45,10 @@ impl Tx<'_> {
     ) -> Result<(Vec<ChangedDelivery>, Vec<Event>)> {
         let (mut changed, mut events) = (Vec::new(), Vec::new());
         for id in ids {
-            let Some((was, queue)) = self.state_and_queue(*id)? else { continue };
+            let Some((stood, queue)) = self.state_and_queue(*id)? else { continue };
+            let was = stood.1;
             let Some(state) = outcome(action, was, &queue) else { continue };
-            let kind = self.change_one(*id, action, by, &queue, state)?;
+            let kind = self.change_one(*id, action, by, (stood, &queue), state)?;
             let event = Event { at: self.now, message: id.message, kind };
             self.tell(&event)?;
             events.push(event);
@@ -61,7 +63,7 @@ impl Tx<'_> {
         id: DeliveryId,
         action: &Action,
         by: &str,
-        queue: &QueueKey,
+        (stood, queue): (Standing, &QueueKey),
         state: Option<State>,
     ) -> Result<EventKind> {
         let by = by.to_owned();
@@ -89,6 +91,7 @@ impl Tx<'_> {
                 // Somebody has looked at it: it gets all its chances again.
                 matches!(action, Action::Release)
             ])?;
+        self.effects.moved(Some(stood), Some((number, state, due)));
         Ok(match action {
             Action::Hold { reason } => EventKind::Held { by, reason: reason.clone() },
             Action::Release => EventKind::Released { by },
@@ -101,14 +104,22 @@ impl Tx<'_> {
     /// Quarantines the deliveries of a message whose content is damaged. Told once; none when it was quarantined before or
     /// is gone.
     pub(crate) fn quarantine(&mut self, message: MessageId, reason: &str) -> Result<Option<Event>> {
-        let n = self
+        let id = codec::id(message);
+        let sound: Vec<Standing> = self
             .conn
+            .prepare_cached("SELECT queue, state, due FROM delivery WHERE message = ?1 AND state <> 4")?
+            .query_map([id], |row| Ok((row.get(0)?, codec::state(row.get(1)?)?, row.get(2)?)))?
+            .collect::<Result<_>>()?;
+        if sound.is_empty() {
+            return Ok(None);
+        }
+        self.conn
             .prepare_cached(
                 "UPDATE delivery SET state = 4, due = NULL, reason = ?2, claimed = NULL WHERE message = ?1 AND state <> 4",
             )?
-            .execute((codec::id(message), reason))?;
-        if n == 0 {
-            return Ok(None);
+            .execute((id, reason))?;
+        for stood in sound {
+            self.effects.moved(Some(stood), Some((stood.0, State::Quarantined, None)));
         }
         let event = Event { at: self.now, message, kind: EventKind::Damaged { reason: reason.to_owned() } };
         self.tell(&event)?;
@@ -125,15 +136,15 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn state_and_queue(&self, id: DeliveryId) -> Result<Option<(State, QueueKey)>> {
+    fn state_and_queue(&self, id: DeliveryId) -> Result<Option<(Standing, QueueKey)>> {
         self.conn
             .prepare_cached(
-                "SELECT d.state, q.org, q.stream, q.destination FROM delivery d JOIN queue q ON q.id = d.queue
-                 WHERE d.message = ?1 AND d.idx = ?2",
+                "SELECT d.state, q.org, q.stream, q.destination, d.queue, d.due
+                 FROM delivery d JOIN queue q ON q.id = d.queue WHERE d.message = ?1 AND d.idx = ?2",
             )?
             .query_row((codec::id(id.message), id.index), |row| {
                 let queue = codec::queue_key(row.get(1)?, row.get(2)?, row.get_ref(3)?.as_str()?)?;
-                Ok((codec::state(row.get(0)?)?, queue))
+                Ok(((row.get(4)?, codec::state(row.get(0)?)?, row.get(5)?), queue))
             })
             .optional()
     }
@@ -142,7 +153,9 @@ impl Tx<'_> {
     fn pending(&self, id: DeliveryId) -> Result<Vec<u16>> {
         self.conn
             .prepare_cached(
-                "SELECT n FROM recipient WHERE message = ?1 AND delivery = ?2 AND status = 0 ORDER BY n",
+                "SELECT n FROM delivery WHERE message = ?1 AND idx = ?2 AND n IS NOT NULL AND status = 0
+                 UNION ALL
+                 SELECT n FROM recipient WHERE message = ?1 AND delivery = ?2 AND status = 0 ORDER BY n",
             )?
             .query_map((codec::id(id.message), id.index), |row| row.get(0))?
             .collect()

@@ -1,15 +1,45 @@
 //! Values as they stand in columns and blobs. A blob begins with its format's number, so that a later version can read
 //! what an earlier one wrote.
 
+use std::borrow::Cow;
+
 use mail::{
-    Address, Destination, Event, Message, MessageId, Notify, OrgId, Outcome, QueueKey, Recipient,
-    RecipientStatus, State, Stream,
+    Address, Body, Destination, Event, Message, MessageId, Notify, OrgId, Origin, Outcome, QueueKey,
+    Recipient, RecipientStatus, Ret, State, Stream, Timestamp, form1,
 };
 use rusqlite::types::{FromSqlError, Type};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-const FORMAT: u8 = 1;
+/// The form that is written. In form 1 a message's detail was the whole message, and events told less.
+const FORMAT: u8 = 2;
+const FORM_1: u8 = 1;
+
+/// What of a message stands in no column of its row.
+#[derive(Serialize, Deserialize)]
+struct Detail<'a> {
+    org: OrgId,
+    stream: Stream,
+    ret: Option<Ret>,
+    envid: Cow<'a, Option<String>>,
+    body: Body,
+    smtputf8: bool,
+    /// When it is not the content's.
+    size: Option<u64>,
+    header_message_id: Cow<'a, Option<String>>,
+    origin: Cow<'a, Origin>,
+    require_tls: bool,
+    tls_optional: bool,
+}
+
+/// What stands in columns of a message's row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    pub(crate) id: MessageId,
+    pub(crate) received_at: Timestamp,
+    pub(crate) sender: &'a str,
+    pub(crate) length: u64,
+}
 
 /// Ids are 63 bits; SQLite's integers have a sign.
 pub(crate) fn id(message: MessageId) -> i64 {
@@ -98,12 +128,58 @@ pub(crate) fn recipient(address: &str, detail: Option<&[u8]>) -> rusqlite::Resul
     Ok(Recipient { address, notify, orcpt })
 }
 
-pub(crate) fn message(blob: &[u8]) -> rusqlite::Result<Message> {
-    decode(blob)
+/// Writes what of a message stands in no column into `scratch`; `length` is its content's.
+pub(crate) fn message_detail(message: &Message, length: u64, scratch: &mut Vec<u8>) -> usize {
+    let detail = Detail {
+        org: message.org,
+        stream: message.stream,
+        ret: message.ret,
+        envid: Cow::Borrowed(&message.envid),
+        body: message.body,
+        smtputf8: message.smtputf8,
+        size: (message.size != length).then_some(message.size),
+        header_message_id: Cow::Borrowed(&message.header_message_id),
+        origin: Cow::Borrowed(&message.origin),
+        require_tls: message.require_tls,
+        tls_optional: message.tls_optional,
+    };
+    encode(&detail, scratch)
+}
+
+pub(crate) fn message(columns: Columns<'_>, blob: &[u8]) -> rusqlite::Result<Message> {
+    if let Some((&FORM_1, rest)) = blob.split_first() {
+        return postcard::from_bytes::<form1::Message>(rest).map(Message::from).map_err(unreadable);
+    }
+    let detail: Detail<'_> = decode(blob)?;
+    let reverse_path = match columns.sender {
+        "" => None,
+        sender => Some(Address::parse(sender).map_err(unreadable)?),
+    };
+    Ok(Message {
+        id: columns.id,
+        org: detail.org,
+        stream: detail.stream,
+        received_at: columns.received_at,
+        reverse_path,
+        ret: detail.ret,
+        envid: detail.envid.into_owned(),
+        body: detail.body,
+        smtputf8: detail.smtputf8,
+        size: detail.size.unwrap_or(columns.length),
+        header_message_id: detail.header_message_id.into_owned(),
+        origin: detail.origin.into_owned(),
+        require_tls: detail.require_tls,
+        tls_optional: detail.tls_optional,
+    })
 }
 
 pub(crate) fn event(blob: &[u8]) -> rusqlite::Result<Event> {
-    decode(blob)
+    match blob.split_first() {
+        Some((&FORM_1, rest)) => {
+            postcard::from_bytes::<form1::Event>(rest).map(Event::from).map_err(unreadable)
+        }
+        _ => decode(blob),
+    }
 }
 
 pub(crate) fn outcome(blob: Option<&[u8]>) -> rusqlite::Result<Option<Outcome>> {
@@ -122,7 +198,8 @@ pub(crate) fn encode<T: Serialize>(value: &T, scratch: &mut Vec<u8>) -> usize {
 
 fn decode<T: DeserializeOwned>(blob: &[u8]) -> rusqlite::Result<T> {
     match blob.split_first() {
-        Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(unreadable),
+        // The forms differ in messages and events alone, which are looked at before.
+        Some((&(FORM_1 | FORMAT), rest)) => postcard::from_bytes(rest).map_err(unreadable),
         _ => Err(unreadable(FromSqlError::InvalidType)),
     }
 }

@@ -74,6 +74,8 @@ struct Waiting {
     urgent: usize,
     closed: bool,
     sleep: Sleep,
+    /// The writer shall look whether there is something beside the operations.
+    nudged: bool,
     /// Admissions in recent groups: the largest, fading. Says how many clients there are.
     peak: f32,
     /// Counts groups.
@@ -131,6 +133,15 @@ impl Inbox {
         Ok(())
     }
 
+    /// Wakes an idle writer, so that it sees what there is beside the operations.
+    pub(crate) fn nudge(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.sleep == Sleep::Idle {
+            waiting.nudged = true;
+            self.arrived.notify_one();
+        }
+    }
+
     /// Takes nothing more; the writer ends when it has done what is there.
     pub(crate) fn close(&self) {
         self.waiting.lock().closed = true;
@@ -162,7 +173,8 @@ impl Inbox {
                 false
             };
             waiting.sleep = Sleep::Awake;
-            if timed_out && waiting.ops.is_empty() {
+            let nudged = std::mem::take(&mut waiting.nudged) && !tick;
+            if (timed_out || nudged) && waiting.ops.is_empty() {
                 return true;
             }
         }

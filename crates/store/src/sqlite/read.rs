@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use mail::{DeliveryId, Message, MessageId, QueueKey, Timestamp};
+use mail::{DeliveryId, MessageId, QueueKey, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::codec;
 use super::write::{content_ref, find_queue};
 use crate::content::ContentRef;
-use crate::model::{Counts, PendingRecipient, QueueStats, Waiting};
+use crate::model::{PendingRecipient, Waiting};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -41,7 +41,8 @@ impl Readers {
 /// What stands in a delivery's row and beside it.
 const DELIVERY: &str =
     "SELECT d.message, d.idx, d.state, d.due, d.attempts, d.crashes, d.warned, d.reason, d.claimed,
-    q.org, q.stream, q.destination, m.segment, m.offset, m.length, m.crc, m.detail
+    q.org, q.stream, q.destination, m.segment, m.offset, m.length, m.crc, m.detail, m.received_at, m.sender,
+    d.n, d.address, d.detail, d.outcome, d.status
     FROM delivery d JOIN queue q ON q.id = d.queue JOIN message m ON m.id = d.message";
 
 /// The deliveries of a queue that have been due longest, and whether each has been claimed by a run.
@@ -78,15 +79,32 @@ pub(crate) fn load(conn: &Connection, id: DeliveryId) -> Result<Option<Waiting>>
     Ok(found.map(|row| with_recipients(&tx, row)).transpose()?.map(|(waiting, _)| waiting))
 }
 
-fn delivery(row: &Row<'_>) -> Result<(Waiting, Option<i64>)> {
-    let message = codec::message_id(row.get(0)?);
+/// A delivery as its row has it, and the run that claimed it. Its recipients are there if it has but one; false: they have
+/// rows of their own.
+fn delivery(row: &Row<'_>) -> Result<(Waiting, Option<i64>, bool)> {
+    let id = codec::message_id(row.get(0)?);
+    let only: Option<u16> = row.get(19)?;
+    let recipients = match only {
+        Some(number) if row.get::<_, u8>(23)? == 0 => vec![PendingRecipient {
+            number,
+            recipient: codec::recipient(row.get_ref(20)?.as_str()?, row.get_ref(21)?.as_blob_or_null()?)?,
+            last: codec::outcome(row.get_ref(22)?.as_blob_or_null()?)?,
+        }],
+        _ => Vec::new(),
+    };
+    let columns = codec::Columns {
+        id,
+        received_at: Timestamp(row.get(17)?),
+        sender: row.get_ref(18)?.as_str()?,
+        length: row.get::<_, i64>(14)?.cast_unsigned(),
+    };
     let waiting = Waiting {
-        id: DeliveryId { message, index: row.get(1)? },
+        id: DeliveryId { message: id, index: row.get(1)? },
         queue: codec::queue_key(row.get(9)?, row.get(10)?, row.get_ref(11)?.as_str()?)?,
-        message: Arc::new(codec::message(row.get_ref(16)?.as_blob()?)?),
-        content: content_ref(message, row, 12)?,
+        message: Arc::new(codec::message(columns, row.get_ref(16)?.as_blob()?)?),
+        content: content_ref(id, row, 12)?,
         body: None,
-        recipients: Vec::new(),
+        recipients,
         attempts: row.get(4)?,
         due: row.get::<_, Option<i64>>(3)?.map(Timestamp),
         crashes: row.get(5)?,
@@ -94,13 +112,16 @@ fn delivery(row: &Row<'_>) -> Result<(Waiting, Option<i64>)> {
         state: codec::state(row.get(2)?)?,
         reason: row.get(7)?,
     };
-    Ok((waiting, row.get(8)?))
+    Ok((waiting, row.get(8)?, only.is_some()))
 }
 
 fn with_recipients(
     conn: &Connection,
-    (mut waiting, claimed): (Waiting, Option<i64>),
+    (mut waiting, claimed, there): (Waiting, Option<i64>, bool),
 ) -> Result<(Waiting, Option<i64>)> {
+    if there {
+        return Ok((waiting, claimed));
+    }
     waiting.recipients = conn
         .prepare_cached(
             "SELECT n, address, detail, outcome FROM recipient
@@ -117,45 +138,6 @@ fn with_recipients(
     Ok((waiting, claimed))
 }
 
-pub(crate) fn queues(conn: &Connection) -> Result<Vec<QueueStats>> {
-    conn.prepare_cached(
-        "SELECT q.org, q.stream, q.destination, w.n, w.due FROM
-           (SELECT queue, count(*) AS n, min(due) AS due FROM delivery WHERE due IS NOT NULL GROUP BY queue) w
-         JOIN queue q ON q.id = w.queue ORDER BY w.due",
-    )?
-    .query_map([], |row| {
-        Ok(QueueStats {
-            queue: codec::queue_key(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?)?,
-            waiting: row.get::<_, i64>(3)?.cast_unsigned(),
-            due: Timestamp(row.get(4)?),
-        })
-    })?
-    .collect()
-}
-
-/// Deliveries by state; `all` is how many there are.
-pub(crate) fn counts(conn: &Connection, all: u64) -> Result<Counts> {
-    let mut counts = Counts::default();
-    let waiting: i64 = conn
-        .prepare_cached("SELECT count(*) FROM delivery WHERE due IS NOT NULL")?
-        .query_row([], |row| row.get(0))?;
-    counts.waiting = waiting.cast_unsigned();
-    let mut select =
-        conn.prepare_cached("SELECT state, count(*) FROM delivery WHERE state >= 2 GROUP BY state")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        let n = row.get::<_, i64>(1)?.cast_unsigned();
-        match row.get::<_, u8>(0)? {
-            2 => counts.held = n,
-            3 => counts.sandboxed = n,
-            _ => counts.quarantined = n,
-        }
-    }
-    let kept = counts.waiting + counts.held + counts.sandboxed + counts.quarantined;
-    counts.active = all.saturating_sub(kept);
-    Ok(counts)
-}
-
 /// Where the content of a message is now.
 pub(crate) fn locate(conn: &Connection, message: MessageId) -> Result<Option<ContentRef>> {
     conn.prepare_cached("SELECT segment, offset, length, crc FROM message WHERE id = ?1")?
@@ -170,9 +152,4 @@ pub(crate) fn contents(conn: &Connection, after: i64, n: i64) -> Result<Vec<Cont
     )?
     .query_map((after, n), |row| content_ref(codec::message_id(row.get(4)?), row, 0))?
     .collect()
-}
-
-/// The message of a listing's row.
-pub(crate) fn message(blob: &[u8]) -> Result<Arc<Message>> {
-    codec::message(blob).map(Arc::new)
 }

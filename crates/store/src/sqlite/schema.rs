@@ -12,10 +12,16 @@ use crate::error::StoreError;
 const SQLITE_MIN: i32 = 3_051_003;
 
 /// One file a step; its place is the version it leads to.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/0001.sql"), include_str!("../../migrations/0002.sql")];
 
 /// The newest schema version that this program knows.
 pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// From this version on files are made so that pages can be given back.
+const GIVES_BACK: u32 = 2;
+/// An older file is written anew for that if it is no larger than this many pages (64 MiB): it delays the start.
+const ANEW_MAX: i64 = 16 << 10;
 
 /// Facts in the table `meta`.
 pub(crate) mod fact {
@@ -44,7 +50,16 @@ pub(crate) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     if found > VERSION {
         return Err(StoreError::Newer { file: file.to_owned(), found, known: VERSION });
     }
-    settings(&conn).and_then(|()| migrate(&conn, found)).map_err(|e| sql_error("preparing the queue", &e))?;
+    let prepare = || {
+        if found == 0 {
+            // What is freed can be given back to the disk. To be said before there is anything in the file.
+            conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL;")?;
+        }
+        settings(&conn)?;
+        migrate(&conn, found)?;
+        if found > 0 && found < GIVES_BACK { give_back(&conn) } else { Ok(()) }
+    };
+    prepare().map_err(|e| sql_error("preparing the queue", &e))?;
     Ok(conn)
 }
 
@@ -102,6 +117,16 @@ fn settings(conn: &Connection) -> rusqlite::Result<()> {
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
          PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF;",
     )
+}
+
+/// Makes an older file one that gives pages back.
+fn give_back(conn: &Connection) -> rusqlite::Result<()> {
+    let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if pages > ANEW_MAX {
+        tracing::info!("queue.db keeps its size: an older Posthouse made it");
+        return Ok(());
+    }
+    conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM;")
 }
 
 fn migrate(conn: &Connection, found: u32) -> rusqlite::Result<()> {

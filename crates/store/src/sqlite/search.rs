@@ -2,12 +2,13 @@
 //! transaction, however rare the matches are.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use mail::{DeliveryId, Destination, State, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use super::{codec, read};
+use super::codec;
 use crate::filter::{QueueEntry, QueueFilter};
 
 type Result<T> = rusqlite::Result<T>;
@@ -104,6 +105,13 @@ fn conditions(filter: &QueueFilter, clause: &mut Clause) {
     if let Some(destination) = &filter.destination {
         clause.and("q.destination = ?", destination.to_string());
     }
+    if !filter.destinations.is_empty() {
+        let first = clause.values.len() + 1;
+        let values = filter.destinations.iter().map(|to| Value::from(to.to_string()));
+        clause.values.extend(values);
+        let list: Vec<String> = (first..=clause.values.len()).map(|n| format!("?{n}")).collect();
+        let _ = write!(clause.sql, " AND q.destination IN ({})", list.join(","));
+    }
     if let Some(domain) = &filter.domain {
         let domain = mail::domain_to_ascii(domain).unwrap_or_else(|| domain.to_lowercase());
         let queue = Destination::Mx(domain.as_str().into()).to_string();
@@ -111,9 +119,10 @@ fn conditions(filter: &QueueFilter, clause: &mut Clause) {
         clause.values.push(Value::from(format!("%@{}", like(&domain))));
         let _ = write!(
             clause.sql,
-            " OR EXISTS (SELECT 1 FROM recipient r WHERE r.message = d.message AND r.delivery = d.idx
-                 AND r.status = 0 AND r.address LIKE ?{} ESCAPE '\\'))",
-            clause.values.len()
+            " OR (d.status = 0 AND d.address LIKE ?{n} ESCAPE '\\')
+              OR EXISTS (SELECT 1 FROM recipient r WHERE d.n IS NULL AND r.message = d.message AND r.delivery = d.idx
+                 AND r.status = 0 AND r.address LIKE ?{n} ESCAPE '\\'))",
+            n = clause.values.len()
         );
     }
     if let Some(from) = &filter.from {
@@ -121,8 +130,8 @@ fn conditions(filter: &QueueFilter, clause: &mut Clause) {
     }
     if let Some(to) = &filter.to {
         clause.and(
-            "EXISTS (SELECT 1 FROM recipient r WHERE r.message = d.message AND r.delivery = d.idx
-               AND r.address LIKE ? ESCAPE '\\')",
+            "(d.address LIKE ? ESCAPE '\\' OR EXISTS (SELECT 1 FROM recipient r
+               WHERE d.n IS NULL AND r.message = d.message AND r.delivery = d.idx AND r.address LIKE ? ESCAPE '\\'))",
             pattern(to),
         );
     }
@@ -134,7 +143,10 @@ fn conditions(filter: &QueueFilter, clause: &mut Clause) {
 fn matches(conn: &Connection, filter: &QueueFilter, span: Clause, limit: usize) -> Result<Vec<QueueEntry>> {
     let mut clause = Clause { sql: String::new(), values: span.values };
     conditions(filter, &mut clause);
-    let all_match = clause.sql.is_empty() && filter.reason.is_none() && filter.deliveries.is_empty();
+    let all_match = clause.sql.is_empty()
+        && filter.reason.is_none()
+        && filter.credential.is_none()
+        && filter.deliveries.is_empty();
     let scan = format!(
         "SELECT * FROM delivery d WHERE true{} ORDER BY message, idx LIMIT {}",
         span.sql,
@@ -142,7 +154,7 @@ fn matches(conn: &Connection, filter: &QueueFilter, span: Clause, limit: usize) 
     );
     let sql = format!(
         "SELECT d.message, d.idx, d.state, d.due, d.attempts, d.crashes, d.reason,
-           q.org, q.stream, q.destination, m.detail
+           q.org, q.stream, q.destination, m.detail, m.received_at, m.sender, m.length
          FROM ({scan}) d JOIN queue q ON q.id = d.queue JOIN message m ON m.id = d.message
          WHERE true{} ORDER BY d.message, d.idx",
         clause.sql
@@ -158,10 +170,20 @@ fn matches(conn: &Connection, filter: &QueueFilter, span: Clause, limit: usize) 
         {
             continue;
         }
+        let columns = codec::Columns {
+            id: id.message,
+            received_at: Timestamp(row.get(11)?),
+            sender: row.get_ref(12)?.as_str()?,
+            length: row.get::<_, i64>(13)?.cast_unsigned(),
+        };
+        let message = codec::message(columns, row.get_ref(10)?.as_blob()?)?;
+        if filter.credential.is_some() && filter.credential != message.origin.credential {
+            continue;
+        }
         entries.push(QueueEntry {
             id,
             queue: codec::queue_key(row.get(7)?, row.get(8)?, row.get_ref(9)?.as_str()?)?,
-            message: read::message(row.get_ref(10)?.as_blob()?)?,
+            message: Arc::new(message),
             state: codec::state(row.get(2)?)?,
             reason,
             due: row.get::<_, Option<i64>>(3)?.map(Timestamp),
@@ -202,7 +224,9 @@ fn recipients(
     id: DeliveryId,
 ) -> Result<Vec<(u16, mail::Recipient, mail::RecipientStatus)>> {
     conn.prepare_cached(
-        "SELECT n, address, detail, status, outcome FROM recipient WHERE message = ?1 AND delivery = ?2 ORDER BY n",
+        "SELECT n, address, detail, status, outcome FROM delivery WHERE message = ?1 AND idx = ?2 AND n IS NOT NULL
+         UNION ALL
+         SELECT n, address, detail, status, outcome FROM recipient WHERE message = ?1 AND delivery = ?2 ORDER BY n",
     )?
     .query_map((codec::id(id.message), id.index), |row| {
         let recipient = codec::recipient(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_blob_or_null()?)?;

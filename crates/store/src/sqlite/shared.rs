@@ -12,17 +12,19 @@ use tokio::sync::{Semaphore, mpsc};
 use super::checkpoint::Checkpoint;
 use super::inbox::{Done, Inbox, Op};
 use super::lock::Lock;
+use super::notes::Notes;
 use super::open::{self, CONTENT, DATABASE, Start};
 use super::outbox::Outbox;
 use super::read::{self, Readers};
 use super::room::Room;
+use super::sums::Effects;
 use super::upkeep::Upkeep;
 use super::{item, schema};
 use crate::config::Config;
 use crate::content::{Content, ContentRef, Segments, make_dir};
 use crate::error::StoreError;
 use crate::health::Health;
-use crate::model::{Recovery, Stats, Waiting};
+use crate::model::{Counts, Recovery, Stats, Waiting};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) upkeep: Upkeep,
     pub(crate) counters: Counters,
+    pub(crate) notes: Notes,
     /// Read-locked while content files must stay where they are.
     pub(crate) keep_files: RwLock<()>,
     pub(crate) orphans: Orphans,
@@ -66,12 +69,34 @@ pub(crate) struct Counters {
     pub(crate) settled: AtomicU64,
     pub(crate) groups: AtomicU64,
     pub(crate) group_size: AtomicU64,
-    pub(crate) deliveries: AtomicI64,
+    pub(crate) due_writes: AtomicU64,
+    pub(crate) database_bytes: AtomicU64,
+    pub(crate) database_free: AtomicU64,
+    /// Deliveries by the number of their state.
+    states: [AtomicI64; 5],
 }
 
 impl Counters {
-    pub(crate) fn deliveries(&self) -> u64 {
-        u64::try_from(self.deliveries.load(Ordering::Relaxed)).unwrap_or(0)
+    fn new(counts: Counts) -> Self {
+        let Counts { active, waiting, held, sandboxed, quarantined } = counts;
+        let states = [active, waiting, held, sandboxed, quarantined].map(|n| AtomicI64::new(n.cast_signed()));
+        Self { states, ..Self::default() }
+    }
+
+    /// What a commit changed.
+    pub(crate) fn apply(&self, effects: &Effects) {
+        self.admitted.fetch_add(effects.admitted, Ordering::Relaxed);
+        self.settled.fetch_add(effects.settled, Ordering::Relaxed);
+        self.due_writes.fetch_add(effects.due_writes, Ordering::Relaxed);
+        for (state, by) in self.states.iter().zip(effects.states) {
+            state.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let [active, waiting, held, sandboxed, quarantined] = [0, 1, 2, 3, 4]
+            .map(|i: usize| u64::try_from(self.states[i].load(Ordering::Relaxed)).unwrap_or(0));
+        Counts { active, waiting, held, sandboxed, quarantined }
     }
 }
 
@@ -89,7 +114,7 @@ impl Shared {
         let health = Arc::new(Health::new());
         let segments = Segments::open(config.dir.join(CONTENT), config.memory.clone(), health.clone())?;
         let ids = IdGenerator::new(clock.clone(), config.node);
-        let Start { mut conn, mut recovery, segments: found, run, last_event, events_done } =
+        let Start { mut conn, mut recovery, counts, segments: found, run, last_event, events_done } =
             open::start(&config, &ids, clock.now())?;
         recovery.segments_removed = segments.adopt(found)?;
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -102,7 +127,8 @@ impl Shared {
             reading: Semaphore::new(READERS),
             checkpoint: Checkpoint::default(),
             upkeep: Upkeep::default(),
-            counters: Counters::default(),
+            counters: Counters::new(counts),
+            notes: Notes::default(),
             keep_files: RwLock::new(()),
             orphans: (sender, Mutex::new(Some(receiver))),
             claims: !recovery.clean,
@@ -115,7 +141,6 @@ impl Shared {
             health,
             run,
         });
-        shared.counters.deliveries.store(recovery.deliveries.cast_signed(), Ordering::Relaxed);
         count_pages(&mut conn, &shared)?;
         Ok((shared, conn, recovery))
     }
@@ -217,10 +242,15 @@ impl Shared {
             live_bytes: content.live,
             segment_bytes: content.size,
             segments: content.segments,
-            deliveries: c.deliveries(),
+            deliveries: c.counts().all(),
             wal_bytes: self.checkpoint.wal_bytes(),
             outbox: self.outbox.len(),
             memory: self.config.memory.used(),
+            counts: c.counts(),
+            content_reads: read(&self.segments.reads),
+            due_writes: read(&c.due_writes),
+            database_bytes: read(&c.database_bytes),
+            database_free: read(&c.database_free),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading everything once and comparing it with its checksums.
 
-use super::{Shared, read};
+use super::{Shared, read, sums};
 use crate::content::ContentRef;
 use crate::error::StoreError;
 use crate::model::{Damage, VerifyReport};
@@ -51,6 +51,8 @@ fn integrity(shared: &Shared) -> Result<Vec<String>, StoreError> {
             .prepare("PRAGMA integrity_check(100)")?
             .query_map([], |row| row.get::<_, String>(0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(found.into_iter().filter(|line| line != "ok").collect())
+        let mut wrong: Vec<String> = found.into_iter().filter(|line| line != "ok").collect();
+        wrong.extend(sums::check(conn)?);
+        Ok(wrong)
     })
 }

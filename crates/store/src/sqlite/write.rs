@@ -6,6 +6,7 @@ use mail::{DeliveryId, Event, EventKind, MessageId, QueueKey, RecipientStatus, S
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec;
+use super::sums::{Effects, Standing};
 use crate::content::ContentRef;
 use crate::model::{Admission, Dedupe, NewDelivery, NewState, Next, Settlement};
 
@@ -18,16 +19,6 @@ pub(crate) struct Queues {
     known: HashMap<QueueKey, i64>,
     /// While idle queues are looked for: those that were used meanwhile.
     used: Option<HashSet<i64>>,
-}
-
-/// What a group changes beside the rows, applied once it is committed.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    pub(crate) added: Vec<ContentRef>,
-    pub(crate) removed: Vec<ContentRef>,
-    pub(crate) deliveries: i64,
-    pub(crate) admitted: u64,
-    pub(crate) settled: u64,
 }
 
 /// A step of tidying up.
@@ -140,7 +131,7 @@ impl Tx<'_> {
         let message = codec::id(admission.message.id);
         if !admission.deliveries.is_empty() {
             let m = &admission.message;
-            codec::encode(m, self.scratch);
+            codec::message_detail(m, at.length, self.scratch);
             self.conn
                 .prepare_cached(
                     "INSERT INTO message (id, received_at, sender, segment, offset, length, crc, detail)
@@ -168,6 +159,7 @@ impl Tx<'_> {
                      ON CONFLICT DO UPDATE SET expires = ?3, message = ?4",
                 )?
                 .execute((dedupe.org.0, &dedupe.key, dedupe.expires.0, message))?;
+            self.effects.dedupe = true;
         }
         for event in &admission.events {
             self.tell(event)?;
@@ -184,11 +176,38 @@ impl Tx<'_> {
             NewState::Held { reason } => (State::Held, None, Some(reason.as_str())),
             NewState::Sandboxed => (State::Sandboxed, None, None),
         };
+        let only = match delivery.recipients.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        };
+        let detail = only
+            .and_then(|(_, recipient)| codec::recipient_detail(recipient, self.scratch))
+            .map(|_| self.scratch.as_slice());
         self.conn
             .prepare_cached(
-                "INSERT INTO delivery (message, idx, queue, state, due, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO delivery (message, idx, queue, state, due, reason, n, address, detail)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
-            .execute((message, index, queue, codec::state_code(state), due, reason))?;
+            .execute(params![
+                message,
+                index,
+                queue,
+                codec::state_code(state),
+                due,
+                reason,
+                only.map(|(n, _)| *n),
+                only.map(|(_, recipient)| recipient.address.as_str()),
+                detail
+            ])?;
+        if only.is_none() {
+            self.recipients(message, index, delivery)?;
+        }
+        self.effects.moved(None, Some((queue, state, due)));
+        Ok(())
+    }
+
+    /// Several recipients have rows of their own.
+    fn recipients(&mut self, message: i64, index: u16, delivery: &NewDelivery) -> Result<()> {
         let mut insert = self.conn.prepare_cached(
             "INSERT INTO recipient (message, delivery, n, address, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
@@ -196,7 +215,6 @@ impl Tx<'_> {
             let detail = codec::recipient_detail(recipient, self.scratch).map(|_| self.scratch.as_slice());
             insert.execute((message, index, n, recipient.address.as_str(), detail))?;
         }
-        self.effects.deliveries += 1;
         Ok(())
     }
 
@@ -226,15 +244,20 @@ impl Tx<'_> {
         let (message, index) = (codec::id(delivery.message), delivery.index);
         let deleted = self
             .conn
-            .prepare_cached("DELETE FROM delivery WHERE message = ?1 AND idx = ?2")?
-            .execute((message, index))?;
-        if deleted == 0 {
-            return Ok(false);
+            .prepare_cached(
+                "DELETE FROM delivery WHERE message = ?1 AND idx = ?2 RETURNING queue, state, due, n IS NULL",
+            )?
+            .query_row((message, index), |row| {
+                Ok(((row.get(0)?, codec::state(row.get(1)?)?, row.get(2)?), row.get::<_, bool>(3)?))
+            })
+            .optional()?;
+        let Some((was, has_rows)) = deleted else { return Ok(false) };
+        self.effects.moved(Some(was), None);
+        if has_rows {
+            self.conn
+                .prepare_cached("DELETE FROM recipient WHERE message = ?1 AND delivery = ?2")?
+                .execute((message, index))?;
         }
-        self.effects.deliveries -= 1;
-        self.conn
-            .prepare_cached("DELETE FROM recipient WHERE message = ?1 AND delivery = ?2")?
-            .execute((message, index))?;
         let gone = self
             .conn
             .prepare_cached(
@@ -249,7 +272,7 @@ impl Tx<'_> {
 
     fn change_state(&mut self, settlement: &Settlement, next: &Next) -> Result<Met> {
         let id = settlement.delivery;
-        let Some(was) = self.state_of(id)? else { return Ok(Met::default()) };
+        let Some((queue, was, was_due)) = self.standing(id)? else { return Ok(Met::default()) };
         for (n, status) in &settlement.recipients {
             self.set_status(id, *n, status)?;
         }
@@ -279,6 +302,7 @@ impl Tx<'_> {
                 attempts,
                 settlement.warned
             ])?;
+        self.effects.moved(Some((queue, was, was_due)), Some((queue, state, due)));
         Ok(Met { found: true, state: Some(state), was_quarantined: was == State::Quarantined })
     }
 
@@ -287,6 +311,15 @@ impl Tx<'_> {
             codec::encode(outcome, self.scratch);
             self.scratch.as_slice()
         });
+        let changed = self
+            .conn
+            .prepare_cached(
+                "UPDATE delivery SET status = ?4, outcome = ?5 WHERE message = ?1 AND idx = ?2 AND n = ?3",
+            )?
+            .execute((codec::id(id.message), id.index, n, codec::status_code(status), outcome))?;
+        if changed == 1 {
+            return Ok(());
+        }
         self.conn
             .prepare_cached(
                 "UPDATE recipient SET status = ?4, outcome = ?5 WHERE message = ?1 AND delivery = ?2 AND n = ?3",
@@ -317,10 +350,12 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(crate) fn state_of(&self, id: DeliveryId) -> Result<Option<State>> {
+    fn standing(&self, id: DeliveryId) -> Result<Option<Standing>> {
         self.conn
-            .prepare_cached("SELECT state FROM delivery WHERE message = ?1 AND idx = ?2")?
-            .query_row((codec::id(id.message), id.index), |row| codec::state(row.get(0)?))
+            .prepare_cached("SELECT queue, state, due FROM delivery WHERE message = ?1 AND idx = ?2")?
+            .query_row((codec::id(id.message), id.index), |row| {
+                Ok((row.get(0)?, codec::state(row.get(1)?)?, row.get(2)?))
+            })
             .optional()
     }
 

@@ -14,7 +14,8 @@ use rusqlite::{Connection, DEFAULT_NAME};
 
 use super::inbox::Op;
 use super::item::{Item, Outcome, Placement};
-use super::write::{Effects, Queues, Tx, holder};
+use super::sums::Effects;
+use super::write::{Queues, Tx, holder};
 use super::{Shared, schema, schema::fact, sql_error};
 use crate::content::{ContentRef, HEADER, Header, Place, Sealed, SegmentId};
 use crate::error::StoreError;
@@ -66,7 +67,7 @@ impl Writer {
         let shared = self.shared.clone();
         let mut ops = Vec::new();
         loop {
-            let tick = shared.outbox.to_delete().is_some() || !self.carried.is_empty();
+            let tick = self.has_leftovers() || !self.carried.is_empty();
             let open = shared.inbox.take(&mut ops, tick);
             if !open && self.carried.is_empty() {
                 break;
@@ -96,7 +97,7 @@ impl Writer {
 
     /// Does everything in one commit, or what fails of it alone; answers everybody.
     fn group(&mut self, mut items: Vec<Item>) {
-        if items.is_empty() && self.shared.outbox.to_delete().is_none() {
+        if items.is_empty() && !self.has_leftovers() {
             return;
         }
         // Settlements that wait for space go first, in their order.
@@ -120,6 +121,11 @@ impl Writer {
             }
             Err(error) => self.refuse(items, &error),
         }
+    }
+
+    /// Whether there is something to write for which nobody waits.
+    fn has_leftovers(&self) -> bool {
+        self.shared.outbox.to_delete().is_some() || !self.shared.notes.is_empty()
     }
 
     fn refuse(&mut self, items: Vec<Item>, error: &StoreError) {
@@ -229,13 +235,18 @@ impl Writer {
             outcomes.push(item.execute(&mut tx, shared.run)?);
         }
         let effects = tx.effects;
+        effects.write(&self.conn, &shared.segments)?;
+        let noted = shared.notes.write(&self.conn)?;
         let deleted = shared.outbox.to_delete();
         if let Some(up_to) = deleted {
             self.conn.prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?.execute([up_to.cast_signed()])?;
             schema::set_fact(&self.conn, fact::OUTBOX_DONE, up_to.cast_signed())?;
+        }
+        if deleted.is_some() || effects.dedupe {
             schema::set_fact(&self.conn, fact::LAST_ID, shared.ids.next().0.cast_signed())?;
         }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
+        shared.notes.written(noted);
         if let Some(up_to) = deleted {
             shared.outbox.set_deleted(up_to);
         }
@@ -255,10 +266,7 @@ impl Writer {
     /// The commit stands: memory follows, then everybody is told.
     fn publish(&mut self, mut items: Vec<Item>, mut outcomes: Vec<Outcome>, effects: Effects, first: u64) {
         let shared = &self.shared;
-        let counters = &shared.counters;
-        counters.admitted.fetch_add(effects.admitted, Ordering::Relaxed);
-        counters.settled.fetch_add(effects.settled, Ordering::Relaxed);
-        counters.deliveries.fetch_add(effects.deliveries, Ordering::Relaxed);
+        shared.counters.apply(&effects);
         if shared.segments.apply(&effects.added, &effects.removed) {
             shared.upkeep.wake();
         }
@@ -293,8 +301,11 @@ impl Writer {
             return Ok(());
         }
         let clean = || -> rusqlite::Result<()> {
-            schema::set_fact(&self.conn, fact::LAST_ID, self.shared.ids.next().0.cast_signed())?;
-            schema::set_fact(&self.conn, fact::CLEAN, 1)
+            let tx = self.conn.unchecked_transaction()?;
+            self.shared.notes.write(&tx)?;
+            schema::set_fact(&tx, fact::LAST_ID, self.shared.ids.next().0.cast_signed())?;
+            schema::set_fact(&tx, fact::CLEAN, 1)?;
+            tx.commit()
         };
         clean().map_err(|e| self.judge(&e))?;
         // A reader in the way is no harm: the next start empties the log.
