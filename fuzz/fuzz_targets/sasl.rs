@@ -6,12 +6,13 @@ use smtp::sasl::{
     BindingKind, ChannelBinding, Client, Exchange, Mechanism, Next, Password, ScramVerifier, ServerMechanisms, encode,
 };
 
-const MECHANISMS: [Mechanism; 5] = [
+const MECHANISMS: [Mechanism; 6] = [
     Mechanism::Plain,
     Mechanism::Login,
     Mechanism::ScramSha256,
     Mechanism::ScramSha256Plus,
     Mechanism::XOauth2,
+    Mechanism::OauthBearer,
 ];
 
 fuzz_target!(|input: (u8, bool, Vec<&[u8]>)| {

@@ -28,10 +28,12 @@ enum State {
     Done,
     /// The server's words made no sense or refused.
     Failed,
+    /// A bearer token was refused: why is to be heard in the final reply.
+    Refused,
 }
 
 /// The strongest mechanism among `offered` that can be used: SCRAM with channel binding before SCRAM; then, in TLS or
-/// where `clear_is_fine`, PLAIN before LOGIN. XOAUTH2 is never chosen: it needs a token instead of a password.
+/// where `clear_is_fine`, PLAIN before LOGIN. Bearer tokens have [`choose_bearer`].
 pub fn choose(offered: &[Mechanism], binding: bool, clear_is_fine: bool) -> Option<Mechanism> {
     [Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login].into_iter().find(
         |m| {
@@ -45,8 +47,13 @@ pub fn choose(offered: &[Mechanism], binding: bool, clear_is_fine: bool) -> Opti
     )
 }
 
+/// The mechanism for a bearer token: that of the standard before the older one.
+pub fn choose_bearer(offered: &[Mechanism]) -> Option<Mechanism> {
+    [Mechanism::OauthBearer, Mechanism::XOauth2].into_iter().find(|m| offered.contains(m))
+}
+
 impl Client {
-    /// An exchange by `mechanism`. `password` is the token for XOAUTH2. `binding` is what the TLS connection gives; it
+    /// An exchange by `mechanism`. `password` is the token for OAUTHBEARER and XOAUTH2. `binding` is what the TLS connection gives; it
     /// is used by SCRAM-SHA-256-PLUS.
     pub fn new(
         mechanism: Mechanism,
@@ -81,6 +88,12 @@ impl Client {
                 let text = format!("user={}\x01auth=Bearer {}\x01\x01", self.username, self.password.0);
                 Ok(Some(encode(text.as_bytes())))
             }
+            Mechanism::OauthBearer => {
+                self.state = State::Done;
+                let name = scram::escape_name(&self.username);
+                let text = format!("n,a={name},\x01auth=Bearer {}\x01\x01", self.password.0);
+                Ok(Some(encode(text.as_bytes())))
+            }
             Mechanism::ScramSha256 => self.scram_first("n,,".into()),
             Mechanism::ScramSha256Plus => {
                 let binding = self
@@ -109,7 +122,7 @@ impl Client {
     ///
     /// # Errors
     /// The challenge makes no sense, refuses, or shows that the server does not know the password. Answer `*` and hang
-    /// up, except after [`SaslError::Refused`] with XOAUTH2, where an empty line brings the final reply.
+    /// up. A bearer token's refusal is no error yet: the answer brings the final reply (RFC 7628 section 3.2.3).
     pub fn respond(&mut self, challenge: &str) -> Result<String, SaslError> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Asked(0) => {
@@ -126,7 +139,14 @@ impl Client {
                 self.state = State::Done;
                 Ok(String::new())
             }
-            _ if self.mechanism == Mechanism::XOauth2 => Err(SaslError::Refused(text_of(challenge)?)),
+            State::Done if self.mechanism == Mechanism::XOauth2 => {
+                self.state = State::Refused;
+                Ok(String::new())
+            }
+            State::Done if self.mechanism == Mechanism::OauthBearer => {
+                self.state = State::Refused;
+                Ok(encode(b"\x01"))
+            }
             _ => Err(SaslError::Challenge("one more question than the mechanism has")),
         }
     }

@@ -1,5 +1,5 @@
 //! SASL (RFC 4422) as SMTP uses it (RFC 4954): PLAIN, LOGIN, SCRAM-SHA-256 with and without channel binding on both
-//! sides, XOAUTH2 as a client.
+//! sides, OAUTHBEARER and XOAUTH2 as a client.
 
 mod client;
 mod scram;
@@ -10,7 +10,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use client::{Client, choose};
+pub use client::{Client, choose, choose_bearer};
 pub use scram::{ITERATIONS, ScramVerifier, VerifierError};
 pub use server::{Begun, Exchange, ExchangeError, Next, ServerMechanisms};
 
@@ -27,6 +27,8 @@ pub enum Mechanism {
     ScramSha256Plus,
     /// A bearer token as Google and Microsoft take it; client side only.
     XOauth2,
+    /// A bearer token by the standard (RFC 7628); client side only.
+    OauthBearer,
 }
 
 impl Mechanism {
@@ -38,6 +40,7 @@ impl Mechanism {
             Mechanism::ScramSha256 => "SCRAM-SHA-256",
             Mechanism::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
             Mechanism::XOauth2 => "XOAUTH2",
+            Mechanism::OauthBearer => "OAUTHBEARER",
         }
     }
 
@@ -49,6 +52,7 @@ impl Mechanism {
             Mechanism::ScramSha256,
             Mechanism::ScramSha256Plus,
             Mechanism::XOauth2,
+            Mechanism::OauthBearer,
         ]
         .into_iter()
         .find(|m| m.name().eq_ignore_ascii_case(name))
@@ -99,7 +103,7 @@ pub enum SaslError {
     /// The server's challenge makes no sense.
     #[error("the server's challenge is not valid: {0}")]
     Challenge(&'static str),
-    /// The server refused within the exchange (SCRAM `e=`, an XOAUTH2 error object).
+    /// The server refused within the exchange (SCRAM `e=`, the error object of a bearer token).
     #[error("the server refused: {0}")]
     Refused(String),
     /// The server could not prove that it knows the password. It may be an impostor.

@@ -25,7 +25,7 @@ impl ServerMechanisms {
             Mechanism::Plain | Mechanism::Login => self.plain,
             Mechanism::ScramSha256 => self.scram,
             Mechanism::ScramSha256Plus => self.scram_plus,
-            Mechanism::XOauth2 => false,
+            Mechanism::XOauth2 | Mechanism::OauthBearer => false,
         }
     }
 }
@@ -144,7 +144,7 @@ impl Exchange {
                     ScramContext { plus, plus_offered: offered.scram_plus, bindings: bindings.to_vec() };
                 (Exchange::ScramFirst(context), String::new())
             }
-            Mechanism::Plain | Mechanism::XOauth2 => (Exchange::Plain, String::new()),
+            Mechanism::Plain | Mechanism::XOauth2 | Mechanism::OauthBearer => (Exchange::Plain, String::new()),
         };
         match initial {
             Some(response) => exchange.respond(response),

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sasl::{BindingKind, Client, SaslError, choose};
+use crate::sasl::{BindingKind, Client, SaslError, choose, choose_bearer};
 
 const ALL: ServerMechanisms = ServerMechanisms { plain: true, scram: true, scram_plus: true };
 
@@ -126,11 +126,24 @@ fn an_impostor_is_noticed() {
 }
 
 #[test]
-fn xoauth2_and_choice() {
+fn bearer_tokens_and_choice() {
     let mut client = Client::new(Mechanism::XOauth2, "me@example.com", Password("tok".into()), None);
     let initial = client.initial().unwrap().unwrap();
     assert_eq!(text(&initial), "user=me@example.com\x01auth=Bearer tok\x01\x01");
-    assert!(matches!(client.respond(&encode(b"{\"status\":\"400\"}")), Err(SaslError::Refused(_))));
+    let refusal = encode(b"{\"status\":\"400\"}");
+    assert_eq!(client.respond(&refusal).as_deref(), Ok(""), "the final reply comes after an empty line");
+    assert!(matches!(client.respond(&refusal), Err(SaslError::Challenge(_))));
+
+    // RFC 7628 section 4.1; a comma in a name must not end it.
+    let mut client = Client::new(Mechanism::OauthBearer, "me,too@example.com", Password("tok".into()), None);
+    let initial = client.initial().unwrap().unwrap();
+    assert_eq!(text(&initial), "n,a=me=2Ctoo@example.com,\x01auth=Bearer tok\x01\x01");
+    assert_eq!(client.respond(&refusal).as_deref(), Ok("AQ=="));
+    assert!(client.respond(&refusal).is_err());
+
+    assert_eq!(choose_bearer(&[Mechanism::XOauth2, Mechanism::OauthBearer]), Some(Mechanism::OauthBearer));
+    assert_eq!(choose_bearer(&[Mechanism::Plain, Mechanism::XOauth2]), Some(Mechanism::XOauth2));
+    assert_eq!(choose_bearer(&[Mechanism::Plain]), None);
 
     let offered = [Mechanism::Login, Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha256Plus];
     assert_eq!(choose(&offered, true, true), Some(Mechanism::ScramSha256Plus));
