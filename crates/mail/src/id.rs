@@ -23,6 +23,11 @@ impl MessageId {
     pub fn first_at(time: Timestamp) -> Self {
         Self((u64::try_from(time.millis().saturating_sub(EPOCH_MS)).unwrap_or(0) & ((1 << 41) - 1)) << 22)
     }
+
+    /// About when the message with this id was accepted: to the millisecond, unless the clock went back then.
+    pub fn accepted_at(self) -> Timestamp {
+        Timestamp(i64::try_from(self.0 >> 22).unwrap_or(0).saturating_add(EPOCH_MS))
+    }
 }
 
 /// An organisation. `OrgId::DEFAULT` exists from the start.
@@ -151,6 +156,7 @@ mod tests {
         assert_eq!(id.to_string().len(), LENGTH);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        assert_eq!(MessageId::first_at(id.accepted_at()), MessageId(id.0 >> 22 << 22));
         assert!("zzzzzzzzzzzzz".parse::<MessageId>().is_err());
         assert!("short".parse::<MessageId>().is_err());
     }
