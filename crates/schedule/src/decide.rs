@@ -6,6 +6,7 @@ use std::time::Duration;
 use mail::{DeliveryId, Disposition, EnhancedStatus, Notify, Outcome, RecipientOutcome, Timestamp};
 
 use crate::limits::Retry;
+use crate::signal::Advice;
 
 /// So much time is left between two attempts, however close the end of the lifetime is.
 const LAST_STEP_MIN: Duration = Duration::from_secs(1);
@@ -59,18 +60,32 @@ pub struct Decision {
 ///
 /// The last attempt comes at the end of the lifetime, and one comes when the warning is due, even where the retry
 /// steps would be longer.
-pub fn decide(retry: &Retry, facts: &Facts<'_>, outcomes: &[RecipientOutcome], now: Timestamp) -> Decision {
+///
+/// `advice` is what the provider data say of recipients' replies, by the recipient's number. Of several times to try again the
+/// earliest counts, and it takes the place of the retry step; who greylists says when, and being early there costs another round.
+pub fn decide(
+    retry: &Retry,
+    facts: &Facts<'_>,
+    outcomes: &[RecipientOutcome],
+    advice: &[(u16, Advice)],
+    now: Timestamp,
+) -> Decision {
     let attempts = facts.attempts.saturating_add(1);
     let is_over = facts.age >= retry.lifetime;
     let mut left = false;
     let mut late = Vec::new();
+    let mut advised: Option<Duration> = None;
     let recipients: Vec<(u16, Fate)> = facts
         .recipients
         .iter()
         .map(|&(number, notify)| {
-            let fate = fate(outcome_of(number, outcomes), is_over);
+            let advice = advice.iter().find(|advice| advice.0 == number).map(|advice| advice.1);
+            let fate = fate(outcome_of(number, outcomes), advice, is_over);
             if matches!(fate, Fate::Retry(_)) {
                 left = true;
+                if let Some(Advice::RetryAfter(after)) = advice {
+                    advised = Some(advised.map_or(after, |sooner| sooner.min(after)));
+                }
                 if notify.wants_delay() {
                     late.push(number);
                 }
@@ -81,7 +96,10 @@ pub fn decide(retry: &Retry, facts: &Facts<'_>, outcomes: &[RecipientOutcome], n
     let warn_is_due = facts.age >= retry.warn_after;
     let will_warn = !facts.warned && !late.is_empty();
     let retry_at = left.then(|| {
-        let mut step = retry.delay(facts.id, attempts);
+        let mut step = match advised {
+            Some(after) => after.min(retry.longest()).max(LAST_STEP_MIN),
+            None => retry.delay(facts.id, attempts),
+        };
         if will_warn && !warn_is_due {
             step = step.min(retry.warn_after.saturating_sub(facts.age));
         }
@@ -97,7 +115,12 @@ pub fn decide(retry: &Retry, facts: &Facts<'_>, outcomes: &[RecipientOutcome], n
     }
 }
 
-fn fate(outcome: Outcome, is_over: bool) -> Fate {
+fn fate(mut outcome: Outcome, advice: Option<Advice>, is_over: bool) -> Fate {
+    outcome.disposition = match (outcome.disposition, advice) {
+        (Disposition::Deferred, Some(Advice::Bounce)) => Disposition::Refused,
+        (Disposition::Refused, Some(Advice::KeepTrying | Advice::RetryAfter(_))) => Disposition::Deferred,
+        (disposition, _) => disposition,
+    };
     match outcome.disposition {
         Disposition::Delivered => Fate::Delivered(outcome),
         Disposition::Refused => Fate::Refused(outcome),
@@ -156,21 +179,21 @@ mod tests {
             outcome(1, Disposition::Refused),
             outcome(4, Disposition::Deferred),
         ];
-        let decision = decide(&no_jitter(), &facts(0, HOUR), &outcomes, NOW);
+        let decision = decide(&no_jitter(), &facts(0, HOUR), &outcomes, &[], NOW);
         assert!(matches!(
             &decision.recipients[..],
             [(0, Fate::Delivered(_)), (1, Fate::Refused(_)), (4, Fate::Retry(_))]
         ));
         assert_eq!(decision.attempts, 1);
         assert_eq!(decision.retry_at, Some(NOW.plus(Duration::from_secs(60))));
-        let decision = decide(&no_jitter(), &facts(0, HOUR), &outcomes[..2], NOW);
+        let decision = decide(&no_jitter(), &facts(0, HOUR), &outcomes[..2], &[], NOW);
         assert!(matches!(&decision.recipients[2], (4, Fate::Retry(o)) if o.status.subject == 3));
     }
 
     #[test]
     fn nothing_left_is_not_tried_again() {
         let outcomes: Vec<_> = ALL.iter().map(|r| outcome(r.0, Disposition::Delivered)).collect();
-        let decision = decide(&no_jitter(), &facts(3, HOUR * 1000), &outcomes, NOW);
+        let decision = decide(&no_jitter(), &facts(3, HOUR * 1000), &outcomes, &[], NOW);
         assert_eq!(decision.retry_at, None);
         assert!(decision.warn.is_empty());
     }
@@ -178,12 +201,12 @@ mod tests {
     #[test]
     fn given_up_at_the_end_of_the_lifetime_and_not_before() {
         let retry = no_jitter();
-        let before = decide(&retry, &facts(30, HOUR * 119), &deferred(), NOW);
+        let before = decide(&retry, &facts(30, HOUR * 119), &deferred(), &[], NOW);
         assert!(before.recipients.iter().all(|r| matches!(r.1, Fate::Retry(_))));
         // The step would be four hours; the last attempt comes when the lifetime ends.
         assert_eq!(before.retry_at, Some(NOW.plus(HOUR)));
         assert_eq!(before.expires_at, NOW.plus(HOUR));
-        let after = decide(&retry, &facts(31, HOUR * 120), &deferred(), NOW);
+        let after = decide(&retry, &facts(31, HOUR * 120), &deferred(), &[], NOW);
         assert!(after.recipients.iter().all(|r| matches!(r.1, Fate::Expired(_))));
         assert_eq!(after.retry_at, None);
     }
@@ -192,13 +215,13 @@ mod tests {
     fn warns_once_and_in_time() {
         let retry = no_jitter();
         // After 3 h 51 min the next step is four hours: an attempt comes when the warning is due.
-        let early = decide(&retry, &facts(6, Duration::from_secs(231 * 60)), &deferred(), NOW);
+        let early = decide(&retry, &facts(6, Duration::from_secs(231 * 60)), &deferred(), &[], NOW);
         assert!(early.warn.is_empty());
         assert_eq!(early.retry_at, Some(NOW.plus(Duration::from_secs(9 * 60))));
-        let due = decide(&retry, &facts(7, HOUR * 4), &deferred(), NOW);
+        let due = decide(&retry, &facts(7, HOUR * 4), &deferred(), &[], NOW);
         assert_eq!(due.warn, [0, 1], "not the one with NOTIFY=NEVER");
         assert_eq!(due.retry_at, Some(NOW.plus(HOUR * 4)));
-        let again = decide(&retry, &Facts { warned: true, ..facts(8, HOUR * 8) }, &deferred(), NOW);
+        let again = decide(&retry, &Facts { warned: true, ..facts(8, HOUR * 8) }, &deferred(), &[], NOW);
         assert!(again.warn.is_empty());
     }
 
@@ -206,9 +229,35 @@ mod tests {
     fn who_wants_no_warning_gets_none_and_no_attempt_for_it() {
         let mut facts = facts(6, Duration::from_secs(231 * 60));
         facts.recipients = &ALL[2..];
-        let decision = decide(&no_jitter(), &facts, &deferred(), NOW);
+        let decision = decide(&no_jitter(), &facts, &deferred(), &[], NOW);
         assert_eq!(decision.retry_at, Some(NOW.plus(HOUR * 4)));
         facts.age = HOUR * 5;
-        assert!(decide(&no_jitter(), &facts, &deferred(), NOW).warn.is_empty());
+        assert!(decide(&no_jitter(), &facts, &deferred(), &[], NOW).warn.is_empty());
+    }
+
+    #[test]
+    fn advice_brings_greylisted_mail_back_in_time_and_corrects_codes() {
+        let outcomes = [
+            outcome(0, Disposition::Deferred),
+            outcome(1, Disposition::Deferred),
+            outcome(4, Disposition::Refused),
+        ];
+        let advice =
+            [(0, Advice::RetryAfter(HOUR / 6)), (1, Advice::Bounce), (4, Advice::RetryAfter(HOUR / 3))];
+        let decision = decide(&no_jitter(), &facts(6, HOUR * 5), &outcomes, &advice, NOW);
+        assert!(matches!(
+            &decision.recipients[..],
+            [(0, Fate::Retry(_)), (1, Fate::Refused(_)), (4, Fate::Retry(_))]
+        ));
+        // The step would be four hours; the earlier of the two that are advised counts.
+        assert_eq!(decision.retry_at, Some(NOW.plus(HOUR / 6)));
+        let late = decide(&no_jitter(), &facts(9, HOUR * 120), &outcomes, &advice, NOW);
+        assert!(matches!(&late.recipients[2], (4, Fate::Expired(_))), "advice does not outlive the message");
+        let keep = decide(&no_jitter(), &facts(0, HOUR), &outcomes, &[(4, Advice::KeepTrying)], NOW);
+        assert!(matches!(&keep.recipients[2], (4, Fate::Retry(_))));
+        // Whatever is advised, the next attempt comes before the lifetime ends.
+        let far = [(0, Advice::RetryAfter(HOUR * 1000))];
+        let soon = decide(&no_jitter(), &facts(9, HOUR * 119), &outcomes, &far, NOW);
+        assert_eq!(soon.retry_at, Some(NOW.plus(HOUR)));
     }
 }

@@ -22,25 +22,28 @@
 
 mod clock;
 mod decide;
-mod dispatch;
 mod effect;
 mod limits;
+mod policy;
 mod providers;
-mod queue;
+mod saved;
 mod scheduler;
 mod signal;
-mod site;
 mod snapshot;
 mod traffic;
-mod window;
+mod why;
 
 pub use clock::{ClockWatch, Jump, Now};
 pub use decide::{Decision, Facts, Fate, decide};
-pub use effect::{Effect, Link, Next, Removed, Reservation, Rest};
+pub use effect::{Effect, Item, Link, Next, Path, Removed, Report, Reservation, Rest};
 pub use limits::{Limits, Retry};
+pub use policy::{
+    Ceiling, DEFAULT_POOL, DomainPattern, Egress, Policy, Pool, Scope, Shape, Source, Suspension, Warmup, site_named,
+};
 pub use providers::{Provider, ProviderView, Providers, ProvidersError, ReplyView};
+pub use saved::{SavedClock, SavedPath, SavedState};
 pub use scheduler::Scheduler;
 pub use signal::{Advice, Judgement, Signal};
-pub use site::site_of;
-pub use snapshot::{QueueView, SiteView, Snapshot, Totals, Why};
+pub use snapshot::{PathView, QueueView, SiteView, Snapshot, Totals, WarmupView};
 pub use traffic::{Rate, RateError, Traffic};
+pub use why::{Owner, Turns, Waits, Why};

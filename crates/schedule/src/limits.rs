@@ -12,8 +12,10 @@ pub struct Limits {
     /// Most deliveries in memory over all queues. As it fills up, each queue's window shrinks to a quarter of what
     /// is free, so that a few hundred slow destinations can't take it all.
     pub active_total: usize,
-    /// Most connections to one site.
+    /// Most connections on a path, from one source to one site, unless a shape or the provider data say otherwise.
     pub connections_per_site: usize,
+    /// So many connections a path begins with; success makes them more.
+    pub connections_first: usize,
     /// Most connections to all sites.
     pub connections_total: usize,
     /// Most pages asked for at a time.
@@ -26,6 +28,13 @@ pub struct Limits {
     pub suspend_longest: Duration,
     /// How long the state of a queue with nothing in it is kept.
     pub idle: Duration,
+    /// Most queues whose state is in memory. Queues with nothing but rows that are due later are forgotten first, and
+    /// asked for again ([`crate::Effect::Horizon`]).
+    pub queues: usize,
+    /// Most sites without mail of which is remembered what was learned.
+    pub sites: usize,
+    /// How long that is remembered.
+    pub remember: Duration,
 }
 
 impl Default for Limits {
@@ -34,12 +43,16 @@ impl Default for Limits {
             window: 200,
             active_total: 10_000,
             connections_per_site: 20,
+            connections_first: 5,
             connections_total: 500,
             pages: 8,
             bulk_turn: 5,
             suspend_first: Duration::from_secs(10),
             suspend_longest: Duration::from_secs(300),
             idle: Duration::from_secs(60),
+            queues: 20_000,
+            sites: 5_000,
+            remember: Duration::from_secs(3600),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What the scheduler looks like from outside: for listings, metrics, and the question why a delivery waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mail::{Destination, Mono, Outcome, QueueKey, Timestamp};
+use mail::{Outcome, QueueKey, Site, Timestamp};
 
-use crate::clock::Now;
-use crate::queue::Queue;
-use crate::scheduler::Scheduler;
-use crate::site::{Connect, Site, site_of};
+use crate::effect::Path;
+use crate::traffic::Traffic;
+use crate::why::Why;
 
 /// Everything, in order of the keys.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub queues: Vec<QueueView>,
     /// Sites that deliveries go to.
     pub sites: Vec<SiteView>,
+    /// Sources at sites.
+    pub paths: Vec<PathView>,
     /// Sums.
     pub totals: Totals,
 }
@@ -25,6 +27,10 @@ pub struct Snapshot {
 pub struct QueueView {
     /// Its key.
     pub key: QueueKey,
+    /// The site its mail goes to, if it is known.
+    pub site: Option<Site>,
+    /// The pool its mail leaves by.
+    pub pool: Arc<str>,
     /// In memory, waiting for a slot.
     pub ready: usize,
     /// Being attempted or settled.
@@ -41,19 +47,55 @@ pub struct QueueView {
 #[derive(Clone, Debug)]
 pub struct SiteView {
     /// Its key.
-    pub key: Destination,
+    pub key: Site,
+    /// Queues with something in memory that go there.
+    pub queues: usize,
     /// Deliveries that wait for a slot.
     pub ready: usize,
+    /// Connections from all sources, idle ones among them.
+    pub connections: usize,
+    /// Connections with nothing to do.
+    pub idle: usize,
+    /// It waits for a connection because all of the relay's are taken.
+    pub starved: bool,
+}
+
+/// One path.
+#[derive(Clone, Debug)]
+pub struct PathView {
+    /// Which.
+    pub path: Path,
     /// Connections, idle ones among them.
     pub connections: usize,
     /// Connections with nothing to do.
     pub idle: usize,
-    /// Failures to connect in a row.
+    /// Connections that it may have at the moment: what the site's answers allow.
+    pub window: usize,
+    /// Connections that it may have at best.
+    pub limit: usize,
+    /// The bounds that it is held to.
+    pub traffic: Traffic,
+    /// Failures to connect, or slow-downs at one connection, in a row.
     pub failures: u32,
-    /// Until when no new connection is made.
-    pub closed_until: Option<Mono>,
-    /// The last failure to connect, until a connection is made again.
+    /// Until when it is closed.
+    pub closed_until: Option<Timestamp>,
+    /// The last failure, until a message goes through again.
     pub failure: Option<Arc<Outcome>>,
+    /// When its rate lets the next message go, if that is later.
+    pub next_message: Option<Timestamp>,
+    /// How long the site takes to answer, smoothed.
+    pub latency: Option<Duration>,
+    /// Where it stands in the warm-up plan of its source.
+    pub warmup: Option<WarmupView>,
+}
+
+/// A path's place in a warm-up plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmupView {
+    /// Messages sent today (UTC).
+    pub sent: u32,
+    /// Messages that may be sent today.
+    pub limit: u32,
 }
 
 /// Sums, cheap enough for every scrape.
@@ -67,110 +109,10 @@ pub struct Totals {
     pub queues: usize,
     /// Sites whose state is in memory.
     pub sites: usize,
+    /// Paths whose state is in memory.
+    pub paths: usize,
     /// Sites that wait for a connection because all are taken.
     pub starved_sites: usize,
     /// Pages being read.
     pub pages: usize,
-}
-
-/// Why the deliveries of a queue wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Nothing waits.
-    Empty,
-    /// They are being delivered, or read from disk to be.
-    Working,
-    /// All connections to the site are taken.
-    SiteFull,
-    /// All connections of the relay are taken.
-    RelayFull,
-    /// No connection to the site could be made; it is tried again then. `None`: it is being tried now.
-    SiteDown {
-        /// When.
-        again: Option<Mono>,
-        /// The last failure.
-        failure: Option<Arc<Outcome>>,
-    },
-    /// More waits on disk than the window has room for.
-    WindowFull,
-    /// Their next attempt is due then.
-    NotDue(Timestamp),
-}
-
-impl Scheduler {
-    /// Everything, sorted. Takes time in proportion to the number of queues in memory.
-    pub fn snapshot(&self, now: Now) -> Snapshot {
-        let mut queues: Vec<QueueView> = self.queues.iter().map(|(_, q)| self.view(q, now)).collect();
-        queues.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let mut sites: Vec<SiteView> = self.sites.iter().map(|(_, s)| site_view(s)).collect();
-        sites.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Snapshot { queues, sites, totals: self.totals() }
-    }
-
-    /// The sums alone.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            active: self.held,
-            connections: self.slots,
-            queues: self.queues.len(),
-            sites: self.sites.len(),
-            starved_sites: self.starved.len(),
-            pages: self.pages,
-        }
-    }
-
-    /// Why the deliveries of this queue wait.
-    pub fn why(&self, queue: &QueueKey, now: Now) -> Why {
-        self.queue_by_key.get(queue).map_or(Why::Empty, |&ix| self.why_of(&self.queues[ix], now))
-    }
-
-    /// The state of the site that this queue's mail goes to.
-    pub fn site(&self, queue: &QueueKey) -> Option<SiteView> {
-        self.site_by_key.get(site_of(queue)).map(|&ix| site_view(&self.sites[ix]))
-    }
-
-    fn view(&self, q: &Queue, now: Now) -> QueueView {
-        QueueView {
-            key: q.key.clone(),
-            ready: q.ready.len(),
-            in_flight: q.flying,
-            backlog: q.backlog || q.page.is_some(),
-            next_due: q.due,
-            why: self.why_of(q, now),
-        }
-    }
-
-    fn why_of(&self, q: &Queue, now: Now) -> Why {
-        let site = &self.sites[q.site];
-        if !q.ready.is_empty() {
-            return match site.connect(now.mono) {
-                Connect::Wait if site.open == 0 => {
-                    Why::SiteDown { again: None, failure: site.health.failure.clone() }
-                }
-                Connect::Suspended => {
-                    Why::SiteDown { again: site.health.closed_until, failure: site.health.failure.clone() }
-                }
-                _ if site.starved => Why::RelayFull,
-                _ => Why::SiteFull,
-            };
-        }
-        match q.due {
-            _ if q.flying > 0 || q.page.is_some() => Why::Working,
-            _ if q.backlog => Why::WindowFull,
-            Some(due) => Why::NotDue(due),
-            None => Why::Empty,
-        }
-    }
-}
-
-fn site_view(site: &Site) -> SiteView {
-    SiteView {
-        key: site.key.clone(),
-        ready: site.ready,
-        connections: site.slots,
-        idle: site.idle,
-        failures: site.health.failures,
-        closed_until: site.health.closed_until,
-        failure: site.health.failure.clone(),
-    }
 }
