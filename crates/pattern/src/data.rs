@@ -166,10 +166,15 @@ impl<'s> Table<'s> {
     /// It is none, or too large.
     pub fn number(&mut self, key: &'static str) -> Result<Option<u32>, DataError> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        let DeValue::Integer(number) = value.get_ref() else { return Err(self.wrong(key, &value, "a number")) };
+        let DeValue::Integer(number) = value.get_ref() else {
+            return Err(self.wrong(key, &value, "a number"));
+        };
         match u32::from_str_radix(number.as_str(), number.radix()) {
             Ok(number @ 1..) => Ok(Some(number)),
-            _ => Err(self.error_at(value.span(), format!("{} has to be from 1 to {}", self.name(key), u32::MAX))),
+            _ => {
+                Err(self
+                    .error_at(value.span(), format!("{} has to be from 1 to {}", self.name(key), u32::MAX)))
+            }
         }
     }
 
@@ -196,7 +201,8 @@ impl<'s> Table<'s> {
     /// It is none.
     pub fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, DataError> {
         self.parsed(key, |text| {
-            parse_duration(text).ok_or_else(|| format!("{text:?} is no duration, as in \"90s\", \"5m\" or \"2h\""))
+            parse_duration(text)
+                .ok_or_else(|| format!("{text:?} is no duration, as in \"90s\", \"5m\" or \"2h\""))
         })
     }
 
@@ -231,7 +237,9 @@ impl<'s> Table<'s> {
                 let span = item.span();
                 match item.into_inner() {
                     DeValue::Table(left) => Ok(self.below(key, span, left)),
-                    _ => Err(self.error_at(span, format!("{} has to be written as [[{key}]]", self.name(key)))),
+                    _ => {
+                        Err(self.error_at(span, format!("{} has to be written as [[{key}]]", self.name(key))))
+                    }
                 }
             })
             .collect()

@@ -60,12 +60,11 @@ fn amount(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b':').count();
     let (number, rest) = text.split_at(digits);
     let number = number.trim_end_matches(':');
-    let seconds = match number.split(':').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>()?[..] {
+    let seconds = match number.split(':').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>()?[..]
+    {
         [n] => u64::from(n).checked_mul(unit(rest)?)?,
         [minutes, seconds] => u64::from(minutes) * 60 + u64::from(seconds),
-        [hours, minutes, seconds] => {
-            u64::from(hours) * 3600 + u64::from(minutes) * 60 + u64::from(seconds)
-        }
+        [hours, minutes, seconds] => u64::from(hours) * 3600 + u64::from(minutes) * 60 + u64::from(seconds),
         _ => return None,
     };
     let said = Duration::from_secs(seconds);

@@ -92,7 +92,9 @@ impl ReplyPattern {
         for words in table.texts("text")? {
             let words = words.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
             if words.len() < 2 {
-                return Err(table.error(format!("the text {words:?} is too short: it would match everything")));
+                return Err(
+                    table.error(format!("the text {words:?} is too short: it would match everything"))
+                );
             }
             pattern.words.push(words.into());
         }
@@ -108,7 +110,9 @@ impl ReplyPattern {
             && pattern.words.is_empty()
             && pattern.regex.is_none()
         {
-            return Err(table.error("one of `code`, `status`, `text` and `regex` is needed: this would match every reply"));
+            return Err(table.error(
+                "one of `code`, `status`, `text` and `regex` is needed: this would match every reply",
+            ));
         }
         Ok(pattern)
     }
@@ -206,7 +210,9 @@ mod tests {
 
     #[test]
     fn all_parts_have_to_match() {
-        let rule = pattern("code = [421, \"45x\"]\nstatus = \"4.7.*\"\ntext = [\"Too  Fast\", \"slow down\"]").unwrap();
+        let rule =
+            pattern("code = [421, \"45x\"]\nstatus = \"4.7.*\"\ntext = [\"Too  Fast\", \"slow down\"]")
+                .unwrap();
         assert!(rule.matches(&reply(421, "4.7.0", "You are TOO\nfast.")));
         assert!(rule.matches(&reply(452, "4.7.28", "please slow down")));
         assert!(!rule.matches(&reply(421, "4.7.0", "fast too")));

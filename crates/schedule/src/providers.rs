@@ -7,6 +7,8 @@
 mod judge;
 mod merge;
 mod rule;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -163,9 +165,10 @@ impl Providers {
         };
         let rules = name.or_else(|| self.asked.get(&None)).map_or(&[][..], Vec::as_slice);
         let reply = ReplyText::of(outcome);
-        rules.iter().find(|rule| rule.pattern.matches(&reply)).map_or_else(Judgement::default, |rule| {
-            judge::judgement(rule, outcome, &reply)
-        })
+        rules
+            .iter()
+            .find(|rule| rule.pattern.matches(&reply))
+            .map_or_else(Judgement::default, |rule| judge::judgement(rule, outcome, &reply))
     }
 
     /// All providers by name, for listings. The default and what is known of every host's replies is the entry `default`.

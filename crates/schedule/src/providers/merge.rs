@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use pattern::{DataError, Table};
 
-use super::rule::Rule;
 use super::Providers;
+use super::rule::Rule;
 use crate::traffic::{Rate, Traffic};
 
 /// Reads the file's entries into `known`. Its rules go before those that are known, in the file's order.
-pub(super) fn lay_over(known: &mut Providers, root: &mut Table<'_>, operators: bool) -> Result<(), DataError> {
+pub(super) fn lay_over(
+    known: &mut Providers,
+    root: &mut Table<'_>,
+    operators: bool,
+) -> Result<(), DataError> {
     if let Some(mut table) = root.table("default")? {
         known.default = take_traffic(&mut table)?.or(known.default);
         table.finish()?;
@@ -51,7 +55,9 @@ fn take_provider(
 ) -> Result<(), DataError> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if name.is_empty() || !name.bytes().all(fits) || name == "default" {
-        return Err(table.error(format!("{name:?} is no name for a provider: small letters, digits and hyphens")));
+        return Err(
+            table.error(format!("{name:?} is no name for a provider: small letters, digits and hyphens"))
+        );
     }
     let old = known.providers.get(name).cloned();
     let new = old.is_none();
@@ -65,7 +71,9 @@ fn take_provider(
         provider.mx = mx.iter().map(|host| mx_pattern(host, table)).collect::<Result<_, _>>()?;
     }
     if new && provider.mx.is_empty() {
-        return Err(table.error(format!("the provider {name:?} is new and needs `mx`: the names of its mail exchangers")));
+        return Err(table.error(format!(
+            "the provider {name:?} is new and needs `mx`: the names of its mail exchangers"
+        )));
     }
     provider.traffic = take_traffic(table)?.or(provider.traffic);
     let sources = table.texts("sources")?;
@@ -84,7 +92,8 @@ fn take_provider(
 fn mx_pattern(text: &str, table: &Table<'_>) -> Result<String, DataError> {
     let pattern = text.trim_end_matches('.').to_ascii_lowercase();
     let name = pattern.strip_prefix("*.").unwrap_or(&pattern);
-    let label = |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let label =
+        |l: &str| !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if name.contains('.') && name.split('.').all(label) {
         Ok(pattern)
     } else {
@@ -104,7 +113,8 @@ fn take_traffic(table: &mut Table<'_>) -> Result<Traffic, DataError> {
 impl Providers {
     /// Makes what is asked quickly; finds what only shows when everything has been read.
     pub(super) fn index(&mut self, source: &str) -> Result<(), DataError> {
-        let text_of = |line: usize| source.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim().to_owned();
+        let text_of =
+            |line: usize| source.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim().to_owned();
         (self.hosts, self.suffixes) = (HashMap::new(), HashMap::new());
         for (name, provider) in &self.providers {
             for pattern in &provider.mx {
@@ -126,7 +136,10 @@ impl Providers {
                 return Err(DataError {
                     line: rule.line,
                     text: text_of(rule.line),
-                    message: format!("the reply {:?} speaks of a provider {unknown:?} that nobody described", rule.name),
+                    message: format!(
+                        "the reply {:?} speaks of a provider {unknown:?} that nobody described",
+                        rule.name
+                    ),
                     help: Some(pattern::meant(unknown, &names)),
                 });
             }

@@ -72,9 +72,14 @@ impl Action {
 
 impl Rule {
     /// Reads a rule; none when it says only that the rule of this name is off.
-    pub(super) fn take(table: &mut Table<'_>, operators: bool) -> Result<(Arc<str>, Option<Self>), DataError> {
+    pub(super) fn take(
+        table: &mut Table<'_>,
+        operators: bool,
+    ) -> Result<(Arc<str>, Option<Self>), DataError> {
         let Some(name) = table.text("name")?.filter(|name| !name.is_empty()) else {
-            return Err(table.error("a reply needs a `name`: it stands in listings, and another file can replace it by that"));
+            return Err(table.error(
+                "a reply needs a `name`: it stands in listings, and another file can replace it by that",
+            ));
         };
         let name: Arc<str> = name.into();
         if table.flag("off")? {
