@@ -1,6 +1,6 @@
 //! Who changed what, and when.
 
-use mail::Timestamp;
+use mail::{Actor, Timestamp};
 use rusqlite::params;
 use serde::Serialize;
 
@@ -20,9 +20,10 @@ pub struct AuditEntry {
     pub at: Timestamp,
     /// Who.
     pub by: String,
-    /// `add`, `set` or `remove`.
+    /// `add`, `set`, `remove`; for the queue `hold`, `release`, `retry`, `reroute`, `remove`.
     pub action: String,
-    /// `organisation`, `credential`, `domain`, `key`, `route` or `smarthost`.
+    /// `organisation`, `credential`, `domain`, `key`, `route`, `smarthost`, `source`, `pool`, `egress`, `shape`, `ceiling`,
+    /// `tls-policy`, `alias`, `rewrite`, `suspension`, `suppression` or `queue`.
     pub what: String,
     /// Its name.
     pub name: String,
@@ -41,11 +42,34 @@ pub struct AuditQuery {
     pub what: Option<String>,
     /// Only changes to the thing of this name.
     pub name: Option<String>,
+    /// Only what was done by someone whose name holds this.
+    pub by: Option<String>,
+    /// Only what was done at this time or later.
+    pub since: Option<Timestamp>,
     /// At most so many; 1000 when it is more or nothing is said.
     pub limit: Option<usize>,
 }
 
 impl Directory {
+    /// Puts on record what an operator did that is kept elsewhere: to deliveries in the queue.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn record(
+        &self,
+        by: &Actor,
+        action: &'static str,
+        (what, name): (&'static str, String),
+        detail: serde_json::Value,
+    ) -> Result<(), DirectoryError> {
+        let by = by.clone();
+        self.change(move |draft| {
+            draft.audit(&by, action, (what, &name), None, Some(&detail))?;
+            Ok(((), Vec::new()))
+        })
+        .await
+    }
+
     /// Reads the log of changes.
     ///
     /// # Errors
@@ -55,7 +79,8 @@ impl Directory {
             let limit = i64::try_from(query.limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX)).unwrap_or(1);
             let mut statement = db.prepare_cached(
                 "SELECT id, at, actor, action, what, name, earlier, later FROM audit \
-                 WHERE id < $1 AND ($2 = '' OR what = $2) AND ($3 = '' OR name = $3) ORDER BY id DESC LIMIT $4",
+                 WHERE id < $1 AND ($2 = '' OR what = $2) AND ($3 = '' OR name = $3) \
+                 AND ($4 = '' OR instr(actor, $4) > 0) AND at >= $5 ORDER BY id DESC LIMIT $6",
             )?;
             let json = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
             let rows = statement.query_map(
@@ -63,6 +88,8 @@ impl Directory {
                     query.before.unwrap_or(i64::MAX),
                     query.what.unwrap_or_default(),
                     query.name.unwrap_or_default(),
+                    query.by.unwrap_or_default(),
+                    query.since.map_or(i64::MIN, Timestamp::millis),
                     limit
                 ],
                 |row| {

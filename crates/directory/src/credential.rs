@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mail::Actor;
+use mail::{Actor, Stream};
 use net::Network;
 use rusqlite::params;
 
@@ -13,6 +13,7 @@ use crate::load::list_text;
 use crate::model::{Credential, check_name, folded};
 use crate::org::find_org;
 use crate::secret::{Secret, Verifier, make_password};
+use crate::rule::{Named, user_of};
 use crate::snapshot::Edit;
 use crate::writer::Draft;
 
@@ -44,6 +45,8 @@ pub struct NewCredential {
     pub from_domains: Vec<Pattern>,
     /// Client networks it may be used from; empty: any.
     pub networks: Vec<Network>,
+    /// What kind of mail comes by it.
+    pub stream: Stream,
 }
 
 /// What to change in a credential; none leaves it as it is.
@@ -57,6 +60,8 @@ pub struct CredentialChange {
     pub networks: Option<Vec<Network>>,
     /// Whether it may be used at all.
     pub enabled: Option<bool>,
+    /// What kind of mail comes by it.
+    pub stream: Option<Stream>,
 }
 
 impl Directory {
@@ -85,6 +90,7 @@ impl Directory {
                     org: find_org(&draft.state, &new.org)?.id,
                     from_domains: new.from_domains,
                     networks: new.networks,
+                    stream: new.stream,
                     enabled: true,
                     generated,
                     scram: verifier.scram.is_some(),
@@ -131,6 +137,7 @@ impl Directory {
                 credential.from_domains = change.from_domains.unwrap_or(credential.from_domains);
                 credential.networks = change.networks.unwrap_or(credential.networks);
                 credential.enabled = change.enabled.unwrap_or(credential.enabled);
+                credential.stream = change.stream.unwrap_or(credential.stream);
                 credential.generation += 1;
                 draft.audit(&by, "set", ("credential", &before.login), Some(&*before), Some(&credential))?;
                 write(draft, &credential)?;
@@ -149,6 +156,10 @@ impl Directory {
         let (login, by) = (login.to_owned(), by.clone());
         self.change(move |draft| {
             let credential = find(draft, &login)?;
+            if let Some(user) = user_of(&draft.state, Named::Credential, &credential.login) {
+                let text = format!("{user} names the credential {}: change it first", credential.login);
+                return Err(DirectoryError::InUse(text));
+            }
             draft.db.execute("DELETE FROM credential WHERE id = $1", params![credential.id])?;
             draft.audit(&by, "remove", ("credential", &credential.login), Some(&*credential), None)?;
             Ok(((), vec![Edit::CredentialGone(credential.login.clone())]))
@@ -189,10 +200,11 @@ fn write(draft: &Draft<'_>, c: &Credential) -> Result<(), DirectoryError> {
         .db
         .prepare_cached(
             "INSERT INTO credential (id, login, login_folded, org, from_domains, networks, enabled, made_here, \
-             scram, argon2, generation, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             scram, argon2, generation, created, stream) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (id) DO UPDATE SET from_domains = excluded.from_domains, networks = excluded.networks, \
              enabled = excluded.enabled, made_here = excluded.made_here, scram = excluded.scram, \
-             argon2 = excluded.argon2, generation = excluded.generation",
+             argon2 = excluded.argon2, generation = excluded.generation, stream = excluded.stream",
         )?
         .execute(params![
             c.id,
@@ -207,6 +219,7 @@ fn write(draft: &Draft<'_>, c: &Credential) -> Result<(), DirectoryError> {
             argon2,
             c.generation,
             c.created.millis(),
+            c.stream.as_str(),
         ])?;
     Ok(())
 }

@@ -145,7 +145,7 @@ impl Directory {
         wait.await.map_err(|_| DirectoryError::Closed)?
     }
 
-    fn send(&self, job: Job) -> Result<(), DirectoryError> {
+    pub(crate) fn send(&self, job: Job) -> Result<(), DirectoryError> {
         self.0.jobs.send(job).map_err(|_| DirectoryError::Closed)
     }
 }

@@ -1,5 +1,5 @@
-//! Who may use the relay and where mail goes: organisations, credentials, domains, API keys, routes and smart hosts,
-//! with a log of every change.
+//! Who may use the relay, where mail goes and how it leaves: organisations, credentials, domains, API keys, routes, smart
+//! hosts, rules about outgoing mail, suppressed addresses, with a log of every change.
 //!
 //! Everything lives in `data_dir/directory.db`, written by one thread of its own, and in memory as an immutable
 //! [`Snapshot`]: what is asked while a message passes never touches the database.
@@ -14,9 +14,13 @@ mod load;
 mod model;
 mod org;
 mod routing;
+pub mod rule;
 mod schema;
 mod secret;
+mod smarthost;
 mod snapshot;
+mod suppression;
+mod ways;
 mod writer;
 
 pub use audit::{AuditEntry, AuditQuery};
@@ -30,4 +34,7 @@ pub use model::{ApiKey, Credential, Domain, Org, OrgState, Scope};
 pub use org::OrgChange;
 pub use routing::{NewRoute, Route, RouteTarget, SmartHost, SmartHostTls, Source};
 pub use secret::{ScramVerifier, Secret};
+pub use smarthost::{HostLogin, HostOAuth, HostOrder, SmartHostMore};
 pub use snapshot::Snapshot;
+pub use suppression::{NewSuppression, SuppressedBy, Suppression, SuppressionQuery};
+pub use ways::{DEFAULT_POOL, PoolChoice};

@@ -14,7 +14,9 @@ use crate::error::DirectoryError;
 use crate::model::{ApiKey, Credential, Domain, Org};
 use crate::routing::{Route, SmartHost, Source};
 use crate::secret::{Secret, Verifier, random};
+use crate::smarthost::SmartHostMore;
 use crate::snapshot::{Edit, Snapshot};
+use crate::{rule, suppression};
 
 /// What every directory has: the organisation `default`, and a random key for fake verifiers, which is returned.
 pub(crate) fn founding(db: &Connection, now: Timestamp) -> Result<hmac::Key, DirectoryError> {
@@ -37,11 +39,11 @@ pub(crate) fn founding(db: &Connection, now: Timestamp) -> Result<hmac::Key, Dir
 pub(crate) fn snapshot(db: &Connection, path: &Path) -> Result<Snapshot, DirectoryError> {
     let mut state = Snapshot::default();
     let reader = Reader { db, path };
-    reader.rows("SELECT id, name, trusted, state, created FROM org", &mut state, org)?;
+    reader.rows("SELECT id, name, trusted, state, created, pool FROM org", &mut state, org)?;
     reader.rows("SELECT name, org, created FROM domain", &mut state, domain)?;
     reader.rows(
-        "SELECT id, login, org, from_domains, networks, enabled, made_here, scram, argon2, generation, created \
-         FROM credential",
+        "SELECT id, login, org, from_domains, networks, enabled, made_here, scram, argon2, generation, created, \
+         stream FROM credential",
         &mut state,
         credential,
     )?;
@@ -50,8 +52,10 @@ pub(crate) fn snapshot(db: &Connection, path: &Path) -> Result<Snapshot, Directo
         &mut state,
         key,
     )?;
-    reader.rows("SELECT name, hosts, tls, username, password FROM smarthost", &mut state, smarthost)?;
+    reader.rows("SELECT name, hosts, tls, username, password, more, secrets FROM smarthost", &mut state, smarthost)?;
     state.routes = routes(db).map_err(|e| reader.damaged("route", &e))?.into();
+    state.rules = Arc::new(rule::load(db).map_err(|e| reader.damaged("rule", &e))?);
+    state.suppressions = suppression::load(db).map_err(|e| reader.damaged("suppression", &e))?;
     Ok(state)
 }
 
@@ -79,7 +83,7 @@ pub(crate) enum Bad {
 }
 
 impl Bad {
-    fn value(e: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn value(e: &dyn std::fmt::Display) -> Self {
         Bad::Value(e.to_string())
     }
 }
@@ -132,6 +136,7 @@ fn org(row: &Row<'_>) -> Result<Edit, Bad> {
         trusted: row.get(2)?,
         state: row.get::<_, String>(3)?.parse().map_err(|e| Bad::value(&e))?,
         created: Timestamp(row.get(4)?),
+        pool: row.get::<_, Option<String>>(5)?.map(Into::into),
     })))
 }
 
@@ -159,6 +164,7 @@ fn credential(row: &Row<'_>) -> Result<Edit, Bad> {
         scram: verifier.scram.is_some(),
         generation: row.get(9)?,
         created: Timestamp(row.get(10)?),
+        stream: row.get::<_, String>(11)?.parse().map_err(|e| Bad::value(&e))?,
         verifier: Arc::new(verifier),
     })))
 }
@@ -189,6 +195,8 @@ fn smarthost(row: &Row<'_>) -> Result<Edit, Bad> {
         tls: row.get::<_, String>(2)?.parse().map_err(|e| Bad::value(&e))?,
         username: row.get(3)?,
         password: row.get::<_, Option<String>>(4)?.map(Secret::new),
+        more: SmartHostMore::from_columns(&row.get::<_, String>(5)?, &row.get::<_, String>(6)?)
+            .map_err(|e| Bad::value(&e))?,
     })))
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use mail::{OrgId, Timestamp};
+use mail::{OrgId, Stream, Timestamp};
 use net::Network;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub struct Org {
     pub state: OrgState,
     /// When it was added.
     pub created: Timestamp,
+    /// The pool that its mail leaves by, where no `egress` rule says otherwise.
+    pub pool: Option<Arc<str>>,
 }
 
 /// Whether an organisation may send.
@@ -70,6 +72,8 @@ pub struct Credential {
     pub from_domains: Vec<Pattern>,
     /// Client networks it may be used from; empty: any.
     pub networks: Vec<Network>,
+    /// What kind of mail comes by it, unless the message says so itself.
+    pub stream: Stream,
     /// Whether it may be used at all.
     pub enabled: bool,
     /// Whether the password was made here (then SCRAM works) or chosen.

@@ -8,7 +8,9 @@ use rusqlite::params;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::model::{Domain, Org, OrgState};
+use crate::rule::{Named, Pool, user_of};
 use crate::snapshot::{Edit, Snapshot};
+use crate::ways::DEFAULT_POOL;
 
 /// What to change in an organisation; none leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct OrgChange {
     pub trusted: Option<bool>,
     /// Whether it may send.
     pub state: Option<OrgState>,
+    /// The pool that its mail leaves by; empty: that of the relay.
+    pub pool: Option<String>,
 }
 
 impl Directory {
@@ -39,6 +43,7 @@ impl Directory {
                 trusted,
                 state: OrgState::Active,
                 created: draft.now,
+                pool: None,
             };
             draft.db.execute(
                 "INSERT INTO org (id, name, trusted, state, created) VALUES ($1, $2, $3, $4, $5)",
@@ -73,13 +78,24 @@ impl Directory {
                 if draft.state.org_named(&new).is_some() {
                     return Err(DirectoryError::exists("organisation", &new));
                 }
+                if let Some(user) = user_of(&draft.state, Named::Org, &before.name) {
+                    let text = format!("{user} names the organisation {}: change it first", before.name);
+                    return Err(DirectoryError::InUse(text));
+                }
                 org.name = new.into();
             }
             org.trusted = change.trusted.unwrap_or(org.trusted);
             org.state = change.state.unwrap_or(org.state);
+            if let Some(pool) = change.pool {
+                let known = pool.is_empty() || pool == DEFAULT_POOL || draft.state.rule::<Pool>(&pool).is_some();
+                if !known {
+                    return Err(DirectoryError::not_found("pool", &pool));
+                }
+                org.pool = Some(pool.into()).filter(|p: &Arc<str>| !p.is_empty());
+            }
             draft.db.execute(
-                "UPDATE org SET name = $1, trusted = $2, state = $3 WHERE id = $4",
-                params![&*org.name, org.trusted, org.state.as_str(), org.id.0],
+                "UPDATE org SET name = $1, trusted = $2, state = $3, pool = $4 WHERE id = $5",
+                params![&*org.name, org.trusted, org.state.as_str(), org.pool.as_deref(), org.id.0],
             )?;
             draft.audit(&by, "set", ("organisation", &before.name), Some(&*before), Some(&org))?;
             let org = Arc::new(org);
@@ -104,6 +120,7 @@ impl Directory {
                 (state.credentials().filter(|c| c.org == org.id).count(), "credentials"),
                 (state.keys().filter(|k| k.org == org.id).count(), "API keys"),
                 (state.domains().filter(|d| d.org == org.id).count(), "domains"),
+                (usize::from(state.suppressions.any_of(org.id)), "or more suppressed addresses"),
             ];
             let left: Vec<String> =
                 left.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
@@ -113,6 +130,10 @@ impl Directory {
                     org.name,
                     left.join(", ")
                 )));
+            }
+            if let Some(user) = user_of(state, Named::Org, &org.name) {
+                let text = format!("{user} names the organisation {}: change it first", org.name);
+                return Err(DirectoryError::InUse(text));
             }
             draft.db.execute("DELETE FROM org WHERE id = $1", params![org.id.0])?;
             draft.audit(&by, "remove", ("organisation", &org.name), Some(&*org), None)?;

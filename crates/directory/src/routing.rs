@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use mail::{Actor, Address, Destination, HostPort};
 use rusqlite::params;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Pattern;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::load::{self, list_text};
 use crate::model::check_name;
+use crate::rule::{Named, user_of};
 use crate::secret::Secret;
+use crate::smarthost::SmartHostMore;
 use crate::snapshot::{Edit, Snapshot};
 use crate::writer::Draft;
 
 /// Where something is kept, and so where it is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The config file.
@@ -120,6 +122,9 @@ pub struct SmartHost {
     /// The password. It has to be sent, so it is kept as it is.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// What it has beside that.
+    #[serde(flatten)]
+    pub more: SmartHostMore,
 }
 
 impl SmartHost {
@@ -246,20 +251,27 @@ impl Directory {
             }
             let kept =
                 before.as_ref().filter(|b| b.username == new.username).and_then(|b| b.password.clone());
-            let host = SmartHost { source: Source::Directory, password: new.password.or(kept), ..new };
-            if host.username.is_some() != host.password.is_some() {
-                return Err(DirectoryError::Invalid("a login has a username and a password".into()));
+            let kept = kept.filter(|_| new.more.oauth.is_none());
+            let mut host = SmartHost { source: Source::Directory, password: new.password.or(kept), ..new };
+            if let Some(before) = &before {
+                host.more.keep_secrets(&before.more);
             }
+            host.check()?;
+            let (more, secrets) = host.more.to_columns();
             draft.db.execute(
-                "INSERT INTO smarthost (name, hosts, tls, username, password) VALUES ($1, $2, $3, $4, $5) \
+                "INSERT INTO smarthost (name, hosts, tls, username, password, more, secrets) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) \
                  ON CONFLICT (name) DO UPDATE SET hosts = excluded.hosts, tls = excluded.tls, \
-                 username = excluded.username, password = excluded.password",
+                 username = excluded.username, password = excluded.password, more = excluded.more, \
+                 secrets = excluded.secrets",
                 params![
                     &*host.name,
                     list_text(&host.hosts),
                     host.tls.as_str(),
                     host.username,
-                    host.password.as_ref().map(Secret::expose)
+                    host.password.as_ref().map(Secret::expose),
+                    more,
+                    secrets
                 ],
             )?;
             let action = if replace { "set" } else { "add" };
@@ -285,6 +297,10 @@ impl Directory {
                     "a route ({:?}, number {}) leads to the smart host {name}: change it first",
                     route.source, route.id
                 )));
+            }
+            if let Some(user) = user_of(&draft.state, Named::SmartHost, name.as_str()) {
+                let text = format!("{user} names the smart host {name}: change it first");
+                return Err(DirectoryError::InUse(text));
             }
             draft.db.execute("DELETE FROM smarthost WHERE name = $1", params![&*host.name])?;
             draft.audit(&by, "remove", ("smarthost", &host.name), Some(&*host), None)?;

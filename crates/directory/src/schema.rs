@@ -10,7 +10,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use crate::error::DirectoryError;
 
 /// Each file is one step; a step that has been released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// Opens the database, makes it if it is not there, and migrates it.
 pub(crate) fn open(path: &Path) -> Result<Connection, DirectoryError> {

@@ -24,6 +24,8 @@ const PASSWORD_CHARS: usize = 26;
 const KEY_CHARS: usize = 32;
 /// What every API key begins with, so that leaked ones are found by scanners.
 const KEY_PREFIX: &str = "ph_";
+/// Longest secret that is read.
+const SECRET_MAX: usize = 8192;
 const PASSWORD_MIN: usize = 8;
 const PASSWORD_MAX: usize = 512;
 
@@ -46,6 +48,33 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let fits = !text.is_empty() && text.len() <= SECRET_MAX && !text.contains(['\r', '\n', '\0']);
+        if fits { Ok(Self::new(text)) } else { Err(serde::de::Error::custom("a secret is one line, and not empty")) }
+    }
+}
+
+/// For the one place that shows a rule of the config file: `config show`.
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str("(secret)")
+    }
+}
+
+impl schemars::JsonSchema for Secret {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "secret".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "secret" })
     }
 }
 

@@ -7,6 +7,8 @@ use mail::{Address, Destination, OrgId};
 
 use crate::model::{ApiKey, Credential, Domain, Org, folded};
 use crate::routing::{Route, RouteTarget, SmartHost};
+use crate::rule::AllRules;
+use crate::suppression::{Suppression, Suppressions};
 
 /// One state of the directory. Cheap to clone: what did not change is shared.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub(crate) routes: Arc<[Arc<Route>]>,
     pub(crate) config_smarthosts: Arc<BTreeMap<Arc<str>, Arc<SmartHost>>>,
     pub(crate) smarthosts: Arc<BTreeMap<Arc<str>, Arc<SmartHost>>>,
+    pub(crate) rules: Arc<AllRules>,
+    pub(crate) suppressions: Suppressions,
 }
 
 /// A change of one entry, applied to the snapshot once the database has it.
@@ -38,6 +42,10 @@ pub(crate) enum Edit {
     Routes(Vec<Arc<Route>>),
     SmartHost(Arc<SmartHost>),
     SmartHostGone(Arc<str>),
+    /// Another set of rules of one kind.
+    Rules(Box<dyn FnOnce(&mut AllRules) + Send>),
+    Suppression(Arc<Suppression>),
+    SuppressionGone(OrgId, Arc<str>),
 }
 
 impl Snapshot {
@@ -156,6 +164,9 @@ impl Snapshot {
             Edit::SmartHostGone(name) => {
                 Arc::make_mut(&mut self.smarthosts).remove(&name);
             }
+            Edit::Rules(set) => set(Arc::make_mut(&mut self.rules)),
+            Edit::Suppression(it) => self.suppressions.put(it),
+            Edit::SuppressionGone(org, address) => self.suppressions.remove(org, &address),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use directory::{
     AuditQuery, Authentication, CredentialChange, Directory, DirectoryError, NewCredential, NewKey, NewRoute,
-    OrgChange, OrgState, Password, RouteTarget, Scope, Secret, SmartHost, SmartHostTls, Source,
+    OrgChange, OrgState, Password, RouteTarget, Scope, Secret, SmartHost, SmartHostTls, Source, SmartHostMore,
 };
 use mail::{Address, Clock, Destination, OrgId};
 
@@ -20,7 +20,7 @@ fn open(dir: &tempfile::TempDir) -> Directory {
 }
 
 fn credential(login: &str, org: &str, password: Password) -> NewCredential {
-    NewCredential { login: login.into(), org: org.into(), password, from_domains: vec![], networks: vec![] }
+    NewCredential { login: login.into(), org: org.into(), password, from_domains: vec![], networks: vec![], stream: mail::Stream::Transactional }
 }
 
 fn chosen(password: &str, scram: bool) -> Password {
@@ -43,6 +43,7 @@ fn smarthost(name: &str) -> SmartHost {
         tls: SmartHostTls::Required,
         username: Some("user".into()),
         password: Some(Secret::new("upstream-secret")),
+        more: SmartHostMore::default(),
     }
 }
 

@@ -38,6 +38,7 @@ static DIRECTORY: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
                 password: Password::Make,
                 from_domains: from.split_whitespace().map(|d| d.parse().unwrap()).collect(),
                 networks: networks.split_whitespace().map(|n| n.parse().unwrap()).collect(),
+                stream: mail::Stream::Transactional,
             };
             directory.add_credential(new, &by).await.unwrap();
         }

@@ -1,0 +1,346 @@
+//! How rules are kept: read at the start, added, replaced, removed.
+
+use std::sync::Arc;
+
+use mail::Actor;
+use rusqlite::{Connection, params};
+use tokio::sync::oneshot;
+
+use super::{
+    Alias, AllRules, Ceiling, Egress, Entry, Kept, Mention, Named, Pool, Rewrite, Rule, Rules, Shape, Source,
+    Suspension, TlsPolicy, Wrong,
+};
+use crate::directory::Directory;
+use crate::error::DirectoryError;
+use crate::load::Bad;
+use crate::secret::Secret;
+use crate::snapshot::{Edit, Snapshot};
+use crate::writer::{Draft, Job};
+
+/// What is put before the number of a rule of the config file that has no name.
+const CONFIG: &str = "config-";
+/// The name that every source and every pool may be called by, also where none is said.
+const DEFAULT: &str = "default";
+
+/// The rules of the config file.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigRules {
+    /// `[source.NAME]`
+    pub sources: Vec<(String, Source)>,
+    /// `[pool.NAME]`
+    pub pools: Vec<(String, Pool)>,
+    /// `[[egress]]`
+    pub egress: Vec<Egress>,
+    /// `[[shape]]`
+    pub shapes: Vec<Shape>,
+    /// `[[ceiling]]`
+    pub ceilings: Vec<Ceiling>,
+    /// `[[tls_policy]]`
+    pub tls_policies: Vec<TlsPolicy>,
+    /// `[[alias]]`
+    pub aliases: Vec<Alias>,
+    /// `[[rewrite]]`
+    pub rewrites: Vec<Rewrite>,
+}
+
+impl ConfigRules {
+    fn into(self, all: &mut AllRules) {
+        all.sources.config = named(self.sources);
+        all.pools.config = named(self.pools);
+        all.egress.config = numbered(self.egress);
+        all.shapes.config = numbered(self.shapes);
+        all.ceilings.config = numbered(self.ceilings);
+        all.tls_policies.config = numbered(self.tls_policies);
+        all.aliases.config = numbered(self.aliases);
+        all.rewrites.config = numbered(self.rewrites);
+    }
+}
+
+fn named<R: Rule>(rules: Vec<(String, R)>) -> Arc<[Arc<Entry<R>>]> {
+    rules.into_iter().map(|(name, rule)| from_config(name, rule)).collect()
+}
+
+fn numbered<R: Rule>(rules: Vec<R>) -> Arc<[Arc<Entry<R>>]> {
+    (1..).zip(rules).map(|(n, rule)| from_config(format!("{CONFIG}{n}"), rule)).collect()
+}
+
+fn from_config<R: Rule>(id: String, mut rule: R) -> Arc<Entry<R>> {
+    let secret = rule.take_secret();
+    rule.put_secret(secret);
+    Arc::new(Entry { id: id.into(), kept: Kept::Config, rule })
+}
+
+/// Reads the rules of all kinds.
+pub(crate) fn load(db: &Connection) -> Result<AllRules, Bad> {
+    let mut all = AllRules::default();
+    load_kind::<Source>(db, &mut all)?;
+    load_kind::<Pool>(db, &mut all)?;
+    load_kind::<Egress>(db, &mut all)?;
+    load_kind::<Shape>(db, &mut all)?;
+    load_kind::<Ceiling>(db, &mut all)?;
+    load_kind::<TlsPolicy>(db, &mut all)?;
+    load_kind::<Alias>(db, &mut all)?;
+    load_kind::<Rewrite>(db, &mut all)?;
+    load_kind::<Suspension>(db, &mut all)?;
+    Ok(all)
+}
+
+fn load_kind<R: Rule>(db: &Connection, all: &mut AllRules) -> Result<(), Bad> {
+    R::rules_mut(all).directory = entries::<R>(db)?.into();
+    Ok(())
+}
+
+fn entries<R: Rule>(db: &Connection) -> Result<Vec<Arc<Entry<R>>>, Bad> {
+    let mut statement =
+        db.prepare_cached("SELECT name, body, secret FROM rule WHERE kind = $1 ORDER BY position, name")?;
+    let mut rows = statement.query(params![R::KIND])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, body): (String, String) = (row.get(0)?, row.get(1)?);
+        let mut rule: R =
+            serde_json::from_str(&body).map_err(|e| Bad::Value(format!("{} {id}: {e}", R::KIND)))?;
+        rule.put_secret(row.get::<_, Option<String>>(2)?.map(Secret::new));
+        entries.push(Arc::new(Entry { id: id.into(), kept: Kept::Directory, rule }));
+    }
+    Ok(entries)
+}
+
+impl Directory {
+    /// Takes the rules of the config file. They come before those of the directory and can only be changed there.
+    ///
+    /// # Errors
+    /// When the directory is closed.
+    pub async fn set_config_rules(&self, rules: ConfigRules) -> Result<(), DirectoryError> {
+        let (done, wait) = oneshot::channel();
+        let set = move |state: &mut Snapshot| rules.into(Arc::make_mut(&mut state.rules));
+        self.send(Job::Config(Box::new(set), done))?;
+        wait.await.map_err(|_| DirectoryError::Closed)
+    }
+
+    /// Adds a rule: with `name` for the kinds that have one; else behind the others, or before the directory's rule number
+    /// `before`.
+    ///
+    /// # Errors
+    /// It is wrong, its name is taken, it clashes with another one, or names what does not exist.
+    pub async fn add_rule<R: Rule>(
+        &self,
+        name: Option<String>,
+        mut rule: R,
+        before: Option<String>,
+        by: &Actor,
+    ) -> Result<Arc<Entry<R>>, DirectoryError> {
+        let name = rule_name::<R>(name)?;
+        let secret = rule.take_secret();
+        rule.check().map_err(wrong::<R>)?;
+        let by = by.clone();
+        self.change(move |draft| {
+            refers(&draft.state, &rule.mentions())?;
+            clash(&draft.state, &rule, None)?;
+            let id = match name {
+                Some(name) if draft.state.rule::<R>(&name).is_some() => {
+                    return Err(DirectoryError::exists(R::KIND, &name));
+                }
+                Some(name) => name,
+                None => draft.next_id()?.to_string(),
+            };
+            let position = position::<R>(draft, before.as_deref())?;
+            draft.db.execute(
+                "INSERT INTO rule (kind, name, position, body, secret) VALUES ($1, $2, $3, $4, $5)",
+                params![R::KIND, id, position, json(&rule)?, secret.as_ref().map(Secret::expose)],
+            )?;
+            draft.audit(&by, "add", (R::KIND, &id), None, Some(&rule))?;
+            done::<R>(draft, &id)
+        })
+        .await
+    }
+
+    /// Replaces what a rule of the directory says; it keeps its name and place, and its secret when none is given.
+    ///
+    /// # Errors
+    /// There is none in the directory, or what it is to say is wrong.
+    pub async fn set_rule<R: Rule>(
+        &self,
+        id: &str,
+        mut rule: R,
+        by: &Actor,
+    ) -> Result<Arc<Entry<R>>, DirectoryError> {
+        let secret = rule.take_secret();
+        rule.check().map_err(wrong::<R>)?;
+        let (id, by) = (id.to_owned(), by.clone());
+        self.change(move |draft| {
+            let before = find::<R>(&draft.state, &id)?;
+            refers(&draft.state, &rule.mentions())?;
+            clash(&draft.state, &rule, Some(&id))?;
+            let kept = secret.or_else(|| before.rule.clone().take_secret());
+            draft.db.execute(
+                "UPDATE rule SET body = $1, secret = $2 WHERE kind = $3 AND name = $4",
+                params![json(&rule)?, kept.as_ref().map(Secret::expose), R::KIND, id],
+            )?;
+            draft.audit(&by, "set", (R::KIND, &id), Some(&before.rule), Some(&rule))?;
+            done::<R>(draft, &id)
+        })
+        .await
+    }
+
+    /// Removes a rule of the directory.
+    ///
+    /// # Errors
+    /// There is none in the directory, or another rule names it.
+    pub async fn remove_rule<R: Rule>(&self, id: &str, by: &Actor) -> Result<Arc<Entry<R>>, DirectoryError> {
+        let (id, by) = (id.to_owned(), by.clone());
+        self.change(move |draft| {
+            let before = find::<R>(&draft.state, &id)?;
+            if let Some(what) = name_kind::<R>()
+                && let Some(user) = user_of(&draft.state, what, &id)
+            {
+                return Err(DirectoryError::InUse(format!("{user} names the {} {id}: change it first", R::KIND)));
+            }
+            draft.db.execute("DELETE FROM rule WHERE kind = $1 AND name = $2", params![R::KIND, id])?;
+            draft.audit(&by, "remove", (R::KIND, &id), Some(&before.rule), None)?;
+            let edit = reloaded::<R>(draft)?;
+            Ok((before, vec![edit]))
+        })
+        .await
+    }
+}
+
+/// The rule as it is now, and the change of the snapshot.
+fn done<R: Rule>(draft: &Draft<'_>, id: &str) -> Result<(Arc<Entry<R>>, Vec<Edit>), DirectoryError> {
+    let all = entries::<R>(draft.db).map_err(|bad| DirectoryError::Commit(bad.to_string()))?;
+    let entry = all.iter().find(|it| *it.id == *id).cloned();
+    let entry = entry.ok_or_else(|| DirectoryError::not_found(R::KIND, id))?;
+    Ok((entry, vec![edit(all)]))
+}
+
+fn reloaded<R: Rule>(draft: &Draft<'_>) -> Result<Edit, DirectoryError> {
+    entries::<R>(draft.db).map(edit).map_err(|bad| DirectoryError::Commit(bad.to_string()))
+}
+
+fn edit<R: Rule>(all: Vec<Arc<Entry<R>>>) -> Edit {
+    Edit::Rules(Box::new(move |rules| R::rules_mut(rules).directory = all.into()))
+}
+
+fn json<R: Rule>(rule: &R) -> Result<String, DirectoryError> {
+    serde_json::to_string(rule).map_err(|e| DirectoryError::Invalid(e.to_string()))
+}
+
+fn wrong<R: Rule>(wrong: Wrong) -> DirectoryError {
+    let Wrong { key, what, help } = wrong;
+    let at = if key.is_empty() { String::new() } else { format!("{key}: ") };
+    let help = if help.is_empty() { String::new() } else { format!("; {help}") };
+    DirectoryError::Invalid(format!("{at}{what}{help}"))
+}
+
+/// The name of a new rule: for the kinds that have one, and only for those.
+fn rule_name<R: Rule>(name: Option<String>) -> Result<Option<String>, DirectoryError> {
+    match name {
+        None if R::NAMED => Err(DirectoryError::Invalid(format!("a {} needs a name", R::KIND))),
+        Some(_) if !R::NAMED => Err(DirectoryError::Invalid(format!("a {} has no name", R::KIND))),
+        Some(name) if !is_name(&name) => Err(DirectoryError::Invalid(format!(
+            "the name of a {} is 1 to 63 letters, digits, - and _",
+            R::KIND
+        ))),
+        name => Ok(name),
+    }
+}
+
+/// Whether a source or pool may be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !name.is_empty() && name.len() <= 63 && name.bytes().all(plain)
+}
+
+fn find<R: Rule>(state: &Snapshot, id: &str) -> Result<Arc<Entry<R>>, DirectoryError> {
+    let Rules { config, directory } = R::rules(&state.rules);
+    if config.iter().any(|it| *it.id == *id) {
+        return Err(DirectoryError::ReadOnly { what: R::KIND, name: id.to_owned() });
+    }
+    let found = directory.iter().find(|it| *it.id == *id).cloned();
+    found.ok_or_else(|| DirectoryError::not_found(R::KIND, id))
+}
+
+fn position<R: Rule>(draft: &Draft<'_>, before: Option<&str>) -> Result<i64, DirectoryError> {
+    let Some(before) = before else {
+        return Ok(draft.db.query_row(
+            "SELECT coalesce(max(position), 0) + 1 FROM rule WHERE kind = $1",
+            params![R::KIND],
+            |row| row.get(0),
+        )?);
+    };
+    find::<R>(&draft.state, before)?;
+    let position: i64 = draft.db.query_row(
+        "SELECT position FROM rule WHERE kind = $1 AND name = $2",
+        params![R::KIND, before],
+        |row| row.get(0),
+    )?;
+    draft.db.execute(
+        "UPDATE rule SET position = position + 1 WHERE kind = $1 AND position >= $2",
+        params![R::KIND, position],
+    )?;
+    Ok(position)
+}
+
+/// An error unless all that is named exists.
+fn refers(state: &Snapshot, mentions: &[Mention]) -> Result<(), DirectoryError> {
+    for Mention { what, name, .. } in mentions {
+        let (kind, known) = match what {
+            Named::Org => ("organisation", state.org_named(name).is_some()),
+            Named::Credential => ("credential", state.credential(name).is_some()),
+            Named::Source => (Source::KIND, name == DEFAULT || state.rule::<Source>(name).is_some()),
+            Named::Pool => (Pool::KIND, name == DEFAULT || state.rule::<Pool>(name).is_some()),
+            Named::SmartHost => ("smart host", state.smarthost(name).is_some()),
+        };
+        if !known {
+            return Err(DirectoryError::not_found(kind, name));
+        }
+    }
+    Ok(())
+}
+
+/// An error when another rule is about the same thing.
+fn clash<R: Rule>(state: &Snapshot, rule: &R, own: Option<&str>) -> Result<(), DirectoryError> {
+    let other = state.rules::<R>().find(|it| Some(&*it.id) != own && it.rule.clashes(rule));
+    match other {
+        Some(other) => {
+            let place = if other.kept == Kept::Config { "in the config file" } else { "in the directory" };
+            Err(DirectoryError::InUse(format!("there is already such a {} ({} {place})", R::KIND, other.id)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn name_kind<R: Rule>() -> Option<Named> {
+    match R::KIND {
+        Source::KIND => Some(Named::Source),
+        Pool::KIND => Some(Named::Pool),
+        _ => None,
+    }
+}
+
+/// Who names this, in words. `default` is there without being said, so that nobody misses it.
+pub(crate) fn user_of(state: &Snapshot, what: Named, name: &str) -> Option<String> {
+    if matches!(what, Named::Source | Named::Pool) && name == DEFAULT {
+        return None;
+    }
+    if what == Named::Pool
+        && let Some(org) = state.orgs().find(|org| org.pool.as_deref() == Some(name))
+    {
+        return Some(format!("the organisation {}", org.name));
+    }
+    fn first<R: Rule>(state: &Snapshot, what: Named, name: &str) -> Option<String> {
+        let fold = matches!(what, Named::Org | Named::Credential);
+        let same = |m: &Mention| {
+            m.what == what && if fold { m.name.eq_ignore_ascii_case(name) } else { m.name == name }
+        };
+        let entry = state.rules::<R>().find(|it| it.rule.mentions().iter().any(same))?;
+        let place = if entry.kept == Kept::Config { " of the config file" } else { "" };
+        Some(format!("the {} {}{place}", R::KIND, entry.id))
+    }
+    first::<Pool>(state, what, name)
+        .or_else(|| first::<Egress>(state, what, name))
+        .or_else(|| first::<Shape>(state, what, name))
+        .or_else(|| first::<Ceiling>(state, what, name))
+        .or_else(|| first::<Alias>(state, what, name))
+        .or_else(|| first::<Rewrite>(state, what, name))
+        .or_else(|| first::<Suspension>(state, what, name))
+}
