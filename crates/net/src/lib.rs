@@ -9,9 +9,11 @@ mod network;
 pub mod proxy;
 mod resolver;
 mod stream;
+pub mod sts;
 mod tls;
+mod tlsrpt;
 
-pub use dial::{DialOptions, dial};
+pub use dial::{DialOptions, Dialed, Egress, SocksLogin, dial, dial_first};
 pub use error::NetError;
 pub use listener::{Activation, Listener, Peer};
 pub use network::{Network, NetworkError, is_public, normalise};
@@ -20,6 +22,7 @@ pub use resolver::{
     TlsaAnswer, parse_server,
 };
 pub use stream::{Binding, Stream};
+pub use tlsrpt::{ReportAddress, report_addresses};
 pub use tls::{
     CertificateFacts, CertificateFault, CertificateSource, ClientIdentity, ClientTls, ClientTlsConfig, Dane, Named,
     Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust,

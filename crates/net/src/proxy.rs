@@ -4,7 +4,7 @@
 //! the specification wants it: whoever guesses can be lied to. Exactly the header is taken off the connection, so TLS
 //! or SMTP may follow at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ppp::{v1, v2};
@@ -105,6 +105,16 @@ fn info(source: SocketAddr, destination: SocketAddr) -> ProxyInfo {
 /// [`NetError::Peer`] when it is none.
 pub fn parse(header: &[u8]) -> Result<Option<ProxyInfo>, NetError> {
     if header.starts_with(v2::PROTOCOL_PREFIX) { parse_v2(header) } else { parse_v1(header) }
+}
+
+/// The header (version 2) by which a proxy in front of us is asked to connect from `source`, or from where it likes, to
+/// `target`.
+pub(crate) fn header(source: Option<IpAddr>, target: SocketAddr) -> Result<Vec<u8>, NetError> {
+    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let source = SocketAddr::new(source.unwrap_or(any), 0);
+    v2::Builder::with_addresses(v2::Version::Two | v2::Command::Proxy, v2::Protocol::Stream, (source, target))
+        .build()
+        .map_err(|e| NetError::Bug(format!("cannot build a PROXY header: {e}")))
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Option<ProxyInfo>, NetError> {
