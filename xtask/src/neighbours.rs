@@ -11,8 +11,10 @@ use std::process::Command;
 use crate::shell::{Done, cache, capture, command, have, run};
 
 /// A program that shows that the package is there, and the package.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 22] = [
     ("postfix", "postfix"),
+    ("postsrsd", "postsrsd"),
+    ("postgrey", "postgrey"),
     ("swaks", "swaks"),
     ("/usr/share/doc/libnet-ssleay-perl", "libnet-ssleay-perl"),
     ("msmtp", "msmtp"),

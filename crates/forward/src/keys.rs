@@ -24,7 +24,9 @@ pub enum KeysError {
     #[error("the key file holds no key; remove it and a new one is made")]
     Empty,
     /// A key is too short to be a secret.
-    #[error("line {line} of the key file is shorter than {LENGTH_MIN} characters, which is too short for a secret")]
+    #[error(
+        "line {line} of the key file is shorter than {LENGTH_MIN} characters, which is too short for a secret"
+    )]
     Short {
         /// Which line, from 1.
         line: usize,

@@ -225,11 +225,14 @@ fn bare(local: &str) -> (&str, bool) {
     }
 }
 
-/// An address; in quotes when it came in quotes and needs them.
+/// An address; in quotes when it came in quotes, or when somebody on the way took off quotes that it needs.
 fn make(local: &str, quoted: bool, domain: &str) -> Result<Address, SrsError> {
-    let plain = Address::parse(&format!("{local}@{domain}"));
-    let address =
-        if quoted { plain.or_else(|_| Address::parse(&format!("\"{local}\"@{domain}"))) } else { plain };
+    let in_quotes = || Address::parse(&format!("\"{local}\"@{domain}"));
+    let address = if quoted {
+        in_quotes()
+    } else {
+        Address::parse(&format!("{local}@{domain}")).or_else(|_| in_quotes())
+    };
     address.map_err(|_| SrsError::Malformed)
 }
 

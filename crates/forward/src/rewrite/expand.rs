@@ -1,22 +1,20 @@
 //! Follows aliases from the recipients of an envelope to those that they become.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use mail::{Address, EnhancedStatus, OrgId, Recipient, ReversePath};
 
 use crate::rewrite::dsn;
 use crate::rewrite::rules::{Alias, AliasFrom, AliasTo, Rewrite, RuleError, Rules};
-
-/// Addresses looked at for each recipient that may be made: bounds the work on aliases that lead to each other.
-const LOOKS_PER_RECIPIENT: usize = 10;
+use crate::rewrite::walk::{Next, Walk};
 
 /// Aliases and patterns, ready for use. Large: keep it in an `Arc`.
 #[derive(Clone, Debug, Default)]
 pub struct Rewriter {
     global: Table,
     orgs: HashMap<OrgId, Table>,
-    depth: usize,
-    recipients_max: usize,
+    pub(crate) depth: usize,
+    pub(crate) recipients_max: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -203,7 +201,8 @@ impl Rewriter {
             Err(stop) => Err(stop.told(address, self)),
             Ok(()) if !walk.matched => Ok(None),
             Ok(()) if walk.found.is_empty() => {
-                let words = format!("the alias {address} leads only back to itself: {}", walk.loops.join("; "));
+                let words =
+                    format!("the alias {address} leads only back to itself: {}", walk.loops.join("; "));
                 Err((LOOP, words))
             }
             Ok(()) => {
@@ -214,7 +213,7 @@ impl Rewriter {
     }
 
     /// The rule for an address, without the patterns in `used`.
-    fn next(&self, org: Option<OrgId>, address: &Address, used: &[&Rewrite]) -> Option<Next<'_>> {
+    pub(crate) fn next(&self, org: Option<OrgId>, address: &Address, used: &[&Rewrite]) -> Option<Next<'_>> {
         let key = folded(address);
         self.tables(org).find_map(|table| {
             if let Some(to) = table.exact.get(&key).or_else(|| table.domains.get(address.domain())) {
@@ -236,144 +235,10 @@ impl Table {
     }
 }
 
-const LOOP: EnhancedStatus = EnhancedStatus::new(5, 4, 6);
-const MISCONFIGURED: EnhancedStatus = EnhancedStatus::new(5, 3, 5);
-
-enum Next<'a> {
-    Alias(&'a [AliasTo]),
-    Pattern(&'a Rewrite, Result<Address, String>),
-}
-
-/// Why a recipient can't be expanded.
-enum Stop {
-    TooDeep(String),
-    TooMany,
-    NoAddress(String),
-}
-
-impl Stop {
-    fn told(self, address: &Address, rewriter: &Rewriter) -> (EnhancedStatus, String) {
-        match self {
-            Stop::TooDeep(way) => {
-                let depth = rewriter.depth;
-                (LOOP, format!("aliases for {address} lead on more than {depth} times: {way}"))
-            }
-            Stop::TooMany => {
-                let most = rewriter.recipients_max;
-                let words = format!("aliases make more than {most} recipients of this message at {address}");
-                (MISCONFIGURED, words)
-            }
-            Stop::NoAddress(words) => (MISCONFIGURED, words),
-        }
-    }
-}
-
-/// The way from one recipient of the envelope.
-struct Walk<'a> {
-    rewriter: &'a Rewriter,
-    org: Option<OrgId>,
-    room: usize,
-    looks_left: usize,
-    /// The aliases followed to where we are, each with whether it names itself.
-    chain: Vec<(Box<str>, bool)>,
-    /// The patterns used on the way to where we are.
-    used: Vec<&'a Rewrite>,
-    /// Everything that was looked at, so that nothing is twice.
-    seen: HashSet<Box<str>>,
-    found: Vec<Address>,
-    taken: HashSet<Address>,
-    loops: Vec<String>,
-    matched: bool,
-}
-
-impl<'a> Walk<'a> {
-    fn new(rewriter: &'a Rewriter, org: Option<OrgId>, room: usize) -> Self {
-        Self {
-            rewriter,
-            org,
-            room,
-            looks_left: rewriter.recipients_max.saturating_mul(LOOKS_PER_RECIPIENT).max(LOOKS_PER_RECIPIENT),
-            chain: Vec::new(),
-            used: Vec::new(),
-            seen: HashSet::new(),
-            found: Vec::new(),
-            taken: HashSet::new(),
-            loops: Vec::new(),
-            matched: false,
-        }
-    }
-
-    fn visit(&mut self, address: &Address) -> Result<(), Stop> {
-        self.looks_left = self.looks_left.checked_sub(1).ok_or(Stop::TooMany)?;
-        let key = folded(address);
-        if let Some((_, names_itself)) = self.chain.iter().find(|(alias, _)| *alias == key) {
-            // One that names itself is delivered to anyway.
-            if !names_itself {
-                self.loops.push(self.way(address));
-            }
-            return Ok(());
-        }
-        let (targets, pattern) = match self.rewriter.next(self.org, address, &self.used) {
-            None => return self.take(address),
-            Some(Next::Alias(to)) => (to.iter().filter_map(|to| target(to, address)).collect(), None),
-            Some(Next::Pattern(rule, result)) => (vec![result.map_err(Stop::NoAddress)?], Some(rule)),
-        };
-        self.matched = true;
-        if !self.seen.insert(key.clone()) {
-            return Ok(());
-        }
-        if self.chain.len() >= self.rewriter.depth {
-            return Err(Stop::TooDeep(self.way(address)));
-        }
-        self.follow(key, &targets, pattern)
-    }
-
-    fn follow(&mut self, key: Box<str>, targets: &[Address], pattern: Option<&'a Rewrite>) -> Result<(), Stop> {
-        let is_self = |target: &Address| folded(target) == key;
-        let names_itself = targets.iter().any(is_self);
-        self.chain.push((key.clone(), names_itself));
-        self.used.extend(pattern);
-        for target in targets {
-            if is_self(target) {
-                self.take(target)?;
-            } else {
-                self.visit(target)?;
-            }
-        }
-        self.chain.pop();
-        if pattern.is_some() {
-            self.used.pop();
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, address: &Address) -> Result<(), Stop> {
-        if self.taken.insert(address.clone()) {
-            // The envelope's own recipients are not counted, only what rules made.
-            if self.matched && self.found.len() >= self.room {
-                return Err(Stop::TooMany);
-            }
-            self.found.push(address.clone());
-        }
-        Ok(())
-    }
-
-    /// `a@x → b@x → a@x`
-    fn way(&self, last: &Address) -> String {
-        let mut way: Vec<&str> = self.chain.iter().map(|(alias, _)| &**alias).collect();
-        way.push(last.as_str());
-        way.join(" → ")
-    }
-}
-
-/// The address that an alias leads to; none where the local part does not fit the new domain, which can't be: it is valid
-/// already.
-fn target(to: &AliasTo, from: &Address) -> Option<Address> {
-    match to {
-        AliasTo::Address(address) => Some(address.clone()),
-        AliasTo::Domain(domain) => Address::parse(&format!("{}@{domain}", from.local())).ok(),
-    }
-}
+/// Routing loop detected.
+pub(crate) const LOOP: EnhancedStatus = EnhancedStatus::new(5, 4, 6);
+/// System incorrectly configured.
+pub(crate) const MISCONFIGURED: EnhancedStatus = EnhancedStatus::new(5, 3, 5);
 
 /// Puts the recipients together: what is named twice because of an alias is delivered to once.
 fn collect(recipients: &[Recipient], opened: Vec<(u16, Vec<Address>)>, expansion: &mut Expansion) {
@@ -398,11 +263,8 @@ fn collect(recipients: &[Recipient], opened: Vec<(u16, Vec<Address>)>, expansion
             expansion.opened.push(Opened { from, alias, count: addresses.len() });
         }
         for address in addresses {
-            let recipient = if several {
-                dsn::expanded(original, address)
-            } else {
-                dsn::forwarded(original, address)
-            };
+            let recipient =
+                if several { dsn::expanded(original, address) } else { dsn::forwarded(original, address) };
             if let Some(&slot) = at.get(&recipient.address) {
                 let slot = &mut slots[slot];
                 slot.recipient.notify = dsn::merged(slot.recipient.notify, recipient.notify);
@@ -421,7 +283,7 @@ fn collect(recipients: &[Recipient], opened: Vec<(u16, Vec<Address>)>, expansion
 }
 
 /// The address for comparing: the local part's case counts for nothing here.
-fn folded(address: &Address) -> Box<str> {
+pub(crate) fn folded(address: &Address) -> Box<str> {
     format!("{}@{}", address.local().to_lowercase(), address.domain()).into_boxed_str()
 }
 

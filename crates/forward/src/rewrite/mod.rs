@@ -15,6 +15,7 @@ mod dsn;
 mod expand;
 mod rules;
 mod template;
+mod walk;
 
 pub use expand::{Expanded, Expansion, Opened, Refused, Rewriter};
 pub use rules::{Alias, AliasFrom, AliasTo, Rewrite, RuleError, Rules};

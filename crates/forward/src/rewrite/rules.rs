@@ -107,13 +107,17 @@ pub enum RuleError {
     #[error("a pattern and its replacement may have {TEXT_MAX} characters at most")]
     Long,
     /// A pattern that would take too much memory.
-    #[error("the pattern {0:?} is too large when compiled; write it with fewer repetitions such as {{1,500}}")]
+    #[error(
+        "the pattern {0:?} is too large when compiled; write it with fewer repetitions such as {{1,500}}"
+    )]
     Large(String),
     /// A rewriting of nothing.
     #[error("the rewriting of {0:?} says neither recipient nor sender in `of`")]
     OfNothing(String),
     /// A replacement with a `$` that means nothing.
-    #[error("in the replacement {0:?}, $ needs a digit or a name in braces behind it; a plain $ is written $$")]
+    #[error(
+        "in the replacement {0:?}, $ needs a digit or a name in braces behind it; a plain $ is written $$"
+    )]
     Dollar(String),
     /// A replacement with a group that the pattern has not.
     #[error("the replacement speaks of group {name}, but the pattern has {groups}")]
@@ -206,7 +210,10 @@ impl Rewrite {
         let found = self.pattern.captures(address.as_str())?;
         let text = self.replace.fill(&found);
         Some(Address::parse(&text).map_err(|reason| {
-            format!("the pattern {:?} makes {text:?} of {address}, which is not an address: {reason}", self.text)
+            format!(
+                "the pattern {:?} makes {text:?} of {address}, which is not an address: {reason}",
+                self.text
+            )
         }))
     }
 }
