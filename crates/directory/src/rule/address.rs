@@ -88,14 +88,14 @@ impl std::str::FromStr for RewriteOf {
     }
 }
 
-/// Envelope addresses that are written anew by a regular expression, before aliases. All rules that match count, in their
-/// order.
+/// Envelope addresses that are written anew by a regular expression. For a recipient it counts where no alias does; the
+/// first pattern that matches is used, those of the organisation before those of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rewrite {
-    /// A regular expression that is held against the whole address: `'^(.+)@old\.example$'`.
+    /// A regular expression that matches the whole address, letters in either case: `'^(.+)@old\.example$'`.
     pub pattern: String,
-    /// What the matched part becomes; `$1` is the first group: `"$1@new.example"`.
+    /// What the address becomes; `$1` is the first group: `"$1@new.example"`.
     pub replace: String,
     /// Which addresses: `["recipient"]`, `["sender"]` or both.
     #[serde(default = "recipients")]

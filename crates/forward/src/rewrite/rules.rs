@@ -8,7 +8,7 @@ use crate::rewrite::template::Template;
 /// Longest pattern and longest replacement in characters.
 const TEXT_MAX: usize = 1000;
 /// The memory that a compiled pattern may take, in octets.
-const PATTERN_OCTETS_MAX: usize = 256 * 1024;
+const PATTERN_OCTETS_MAX: usize = 1024 * 1024;
 /// Aliases in a row that are followed when nothing else is said.
 const DEPTH: usize = 10;
 /// The deepest that may be asked for.
