@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use directory::{Directory, DirectoryError, NewCredential, NewKey, Password, Pattern, Secret};
-use mail::OrgId;
+use mail::{OrgId, Stream};
 use net::Network;
 
 use crate::control::Control;
@@ -13,9 +13,10 @@ use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::router::page;
 use crate::types::{
-    AuditEntry, Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, Key,
-    KeyChange, KeyMade, KeyNew, Org, OrgChange, OrgNew, Page, Paging,
+    AuditEntry, AuditQuery, Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, Key,
+    KeyChange, KeyMade, KeyNew, LIMIT_DEFAULT, LIMIT_MAX, Org, OrgChange, OrgNew, Page, Paging,
 };
+use crate::view;
 
 /// The organisation that exists from the start.
 const DEFAULT_ORG: &str = "default";
@@ -65,7 +66,7 @@ fn wanted_org<C: Control>(control: &C, paging: &Paging) -> Result<Option<OrgId>,
     paging.org.as_deref().map(|name| org_id(control, name)).transpose()
 }
 
-fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Problem> {
+pub(crate) fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Problem> {
     texts
         .iter()
         .map(|t| t.parse().map_err(|e: directory::PatternError| Problem::invalid(e.to_string())))
@@ -76,12 +77,18 @@ fn networks(texts: &[String]) -> Result<Vec<Network>, Problem> {
     texts.iter().map(|t| t.parse().map_err(|e: net::NetworkError| Problem::invalid(e.to_string()))).collect()
 }
 
+/// A stream by its word.
+pub(crate) fn stream(text: Option<&str>) -> Result<Option<Stream>, Problem> {
+    text.map(|t| t.parse().map_err(|e: mail::DestinationError| Problem::invalid(e.to_string()))).transpose()
+}
+
 fn view_org(org: &directory::Org) -> Org {
     Org {
         name: org.name.to_string(),
         trusted: org.trusted,
         state: org.state.as_str().to_owned(),
         created: org.created.to_string(),
+        pool: org.pool.as_deref().map(str::to_owned),
     }
 }
 
@@ -115,7 +122,7 @@ async fn set_org<C: Control>(
     Json(change): Json<OrgChange>,
 ) -> Answer<Org> {
     let state = change.state.as_deref().map(str::parse).transpose()?;
-    let change = directory::OrgChange { name: change.name, trusted: change.trusted, state };
+    let change = directory::OrgChange { name: change.name, trusted: change.trusted, state, pool: change.pool };
     let org = control.directory().set_org(&name, change, &by).await?;
     control.directory_changed().await;
     Ok(axum::Json(view_org(&org)))
@@ -137,6 +144,7 @@ fn view_credential(directory: &Directory, it: &directory::Credential) -> Credent
         org: name_of(directory, it.org),
         from_domains: it.from_domains.iter().map(ToString::to_string).collect(),
         networks: it.networks.iter().map(ToString::to_string).collect(),
+        stream: it.stream.as_str().to_owned(),
         enabled: it.enabled,
         generated: it.generated,
         scram: it.scram,
@@ -176,6 +184,7 @@ async fn add_credential<C: Control>(
         password,
         from_domains: patterns(&new.from_domains)?,
         networks: networks(&new.networks)?,
+        stream: stream(new.stream.as_deref())?.unwrap_or_default(),
     };
     let (made, password) = control.directory().add_credential(new, &by).await?;
     control.directory_changed().await;
@@ -201,6 +210,7 @@ async fn set_credential<C: Control>(
         from_domains: change.from_domains.as_deref().map(patterns).transpose()?,
         networks: change.networks.as_deref().map(networks).transpose()?,
         enabled: change.enabled,
+        stream: stream(change.stream.as_deref())?,
     };
     let (made, password) = control.directory().set_credential(&name, change, &by).await?;
     control.directory_changed().await;
@@ -318,12 +328,19 @@ async fn remove_domain<C: Control>(
 
 async fn audit<C: Control>(
     State(control): State<C>,
-    Query(paging): Query<Paging>,
+    Query(ask): Query<AuditQuery>,
 ) -> Answer<Page<AuditEntry>> {
-    let before = paging.after.as_deref().map(str::parse).transpose();
+    let before = ask.after.as_deref().map(str::parse).transpose();
     let before = before.map_err(|_| Problem::invalid("`after` is the number of an entry"))?;
-    let limit = paging.limit();
-    let query = directory::AuditQuery { before, limit: Some(limit), ..Default::default() };
+    let limit = ask.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
+    let query = directory::AuditQuery {
+        before,
+        what: ask.what,
+        name: ask.name,
+        by: ask.by,
+        since: view::time("since", ask.since.as_deref())?.map(mail::Timestamp),
+        limit: Some(limit),
+    };
     let found = control.directory().audit(query).await?;
     let next = (found.len() == limit).then(|| found.last().map(|e| e.id.to_string())).flatten();
     let items = found.into_iter().map(|e| AuditEntry {

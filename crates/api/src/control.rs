@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use directory::Directory;
 use history::History;
-use mail::{Clock, MessageId, Reply};
+use mail::{Clock, DeliveryId, Destination, MessageId, QueueKey, Reply, Site};
 use store::{Action, ChangedDelivery, Store};
 
 use crate::problem::Problem;
 use crate::submit::Upload;
-use crate::types::{BackupReport, Envelope, ExplainRequest, Explanation, Probe, Reloaded, Status};
+use crate::types::{
+    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded, Status,
+};
 
 /// What the program lends to the API. Implemented by the running relay, and by the command line for one that is
 /// stopped.
@@ -61,6 +63,26 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// Applies a change of the queue that the store has committed. Answers how many of the deliveries are being
     /// attempted right now, so that the change comes into force only after that attempt.
     fn apply(&self, action: Action, changed: Vec<ChangedDelivery>) -> impl Future<Output = u64> + Send;
+
+    /// The paths that the scheduler knows, by source and site: connections, window, rate, health, warm-up.
+    ///
+    /// # Errors
+    /// [`crate::Kind::NotRunning`] where no relay runs.
+    fn paths(&self) -> Result<Vec<PathView>, Problem>;
+
+    /// Why a delivery of this queue waits, in plain words: which limit, which window, whose turn, when next. None where
+    /// the scheduler knows nothing of it, and where no relay runs.
+    fn why(&self, delivery: DeliveryId, queue: &QueueKey) -> Option<String>;
+
+    /// The site that a destination is known to belong to just now; none while it has not been located. Answers from
+    /// memory: no DNS.
+    fn site_of(&self, destination: &Destination) -> Option<Site>;
+
+    /// How the hosts of a smart host have done, in the order of its `hosts`; empty where nothing has been tried yet.
+    fn smarthost_health(&self, smarthost: &str) -> Vec<HostHealth>;
+
+    /// The provider data in force, those of the operator merged in, by name.
+    fn providers(&self) -> Vec<ProviderView>;
 
     /// Copies queue, content, directory and history into a directory that is empty or not there, while mail goes on.
     fn backup(&self, to: PathBuf) -> impl Future<Output = Result<BackupReport, Problem>> + Send;

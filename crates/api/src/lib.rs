@@ -6,6 +6,7 @@
 //! ([`public`]), which manages nothing.
 
 mod accounts;
+mod change;
 mod control;
 mod extract;
 mod operate;
@@ -14,10 +15,13 @@ mod public;
 mod queue;
 mod router;
 mod routing;
+mod rules;
 mod serve;
+mod stops;
 mod submit;
 pub mod types;
 mod view;
+mod wanted;
 
 pub use control::Control;
 pub use extract::Actor;

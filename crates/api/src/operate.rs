@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use bytes::BytesMut;
-use mail::Timestamp;
 
 use crate::accounts::{org_id, org_name};
 use crate::control::Control;
@@ -79,8 +78,8 @@ async fn trace<C: Control>(
         message_id: ask.message_id,
         id: ask.id,
         org,
-        since: time("since", ask.since.as_deref())?,
-        until: time("until", ask.until.as_deref())?,
+        since: view::time("since", ask.since.as_deref())?,
+        until: view::time("until", ask.until.as_deref())?,
         before: ask.after,
         limit: Some(limit),
     };
@@ -101,14 +100,6 @@ async fn caught_up<C: Control>(control: &C) {
         tokio::time::sleep(STEP).await;
         left = left.saturating_sub(STEP);
     }
-}
-
-/// Milliseconds of an RFC 3339 time.
-fn time(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let parsed: Result<jiff::Timestamp, _> = text.parse();
-    let bad = |_| Problem::invalid(format!("`{field}` is a time such as 2026-11-24T07:00:00Z"));
-    parsed.map(|t| Some(Timestamp(t.as_millisecond()).millis())).map_err(bad)
 }
 
 /// The body is one line of JSON, the envelope, and then the message as it is.

@@ -6,7 +6,7 @@ use axum::extract::DefaultBodyLimit;
 use crate::control::Control;
 use crate::problem::{Kind, Problem};
 use crate::types::{Page, Paging};
-use crate::{accounts, operate, queue, routing};
+use crate::{accounts, operate, queue, routing, rules, stops};
 
 /// Largest JSON body.
 const BODY_MAX: usize = 1 << 20;
@@ -16,6 +16,8 @@ pub fn router<C: Control>(control: C) -> Router {
     Router::new()
         .merge(accounts::routes())
         .merge(routing::routes())
+        .merge(rules::routes())
+        .merge(stops::routes())
         .merge(queue::routes())
         .merge(operate::routes())
         .fallback(async || Problem::not_found("there is nothing at this path"))

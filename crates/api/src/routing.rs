@@ -1,18 +1,22 @@
 //! Routes and smart hosts. Those of the configuration file are shown, and changed there.
 
+use std::path::PathBuf;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use directory::{DirectoryError, NewRoute, RouteTarget, Secret};
+use directory::{DirectoryError, HostLogin, HostOAuth, NewRoute, RouteTarget, Secret, SmartHostMore};
 use mail::Destination;
 
-use crate::accounts::absent;
+use crate::accounts::{absent, patterns};
 use crate::control::Control;
 use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::router::page;
-use crate::types::{Page, Paging, Probe, Route, RouteNew, SmartHost, SmartHostNew, Source};
+use crate::types::{
+    HostLoginNew, HostLoginView, OAuthNew, Page, Paging, Probe, Route, RouteNew, SmartHost, SmartHostNew, Source,
+};
 
 /// What is put before the number of a route of the configuration file.
 const CONFIG: &str = "config-";
@@ -76,11 +80,6 @@ fn number(id: &str) -> Result<i64, Problem> {
 }
 
 fn parsed(new: &RouteNew) -> Result<NewRoute, Problem> {
-    let patterns = |texts: &[String]| {
-        let parse =
-            |t: &String| t.parse().map_err(|e: directory::PatternError| Problem::invalid(e.to_string()));
-        texts.iter().map(parse).collect::<Result<Vec<_>, _>>()
-    };
     let to: RouteTarget = new.to.parse()?;
     if let RouteTarget::To(Destination::Maildir(path)) = &to {
         check_template(path)?;
@@ -140,6 +139,15 @@ pub(crate) fn known_smarthost<C: Control>(control: &C, name: &str) -> Result<(),
     if known { Ok(()) } else { Err(absent("smart host", name)) }
 }
 
+fn view_login(login: &directory::HostLogin) -> HostLoginView {
+    let texts = |patterns: &[directory::Pattern]| patterns.iter().map(ToString::to_string).collect();
+    HostLoginView {
+        senders: texts(&login.senders),
+        domains: texts(&login.domains),
+        username: login.username.clone(),
+    }
+}
+
 fn view_host(host: &directory::SmartHost) -> SmartHost {
     SmartHost {
         name: host.name.to_string(),
@@ -147,6 +155,12 @@ fn view_host(host: &directory::SmartHost) -> SmartHost {
         tls: host.tls.as_str().to_owned(),
         username: host.username.clone(),
         has_password: host.password.is_some(),
+        order: host.more.order.as_str().to_owned(),
+        weights: host.more.weights.clone(),
+        logins: host.more.logins.iter().map(view_login).collect(),
+        token_url: host.more.oauth.as_ref().map(|oauth| oauth.token_url.clone()),
+        client_certificate: host.more.client_certificate.as_ref().map(|path| path.display().to_string()),
+        health: Vec::new(),
         source: source(host.source),
     }
 }
@@ -167,7 +181,8 @@ async fn host<C: Control>(
 ) -> Result<axum::Json<SmartHost>, Problem> {
     let snapshot = control.directory().snapshot();
     let host = snapshot.smarthost(&name).ok_or_else(|| absent("smart host", &name))?;
-    Ok(axum::Json(view_host(host)))
+    let health = control.smarthost_health(&name);
+    Ok(axum::Json(SmartHost { health, ..view_host(host) }))
 }
 
 fn tls_of(text: Option<&str>) -> Result<mail::SmartHostTls, Problem> {
@@ -179,12 +194,8 @@ fn tls_of(text: Option<&str>) -> Result<mail::SmartHostTls, Problem> {
 
 fn parsed_host(new: SmartHostNew) -> Result<directory::SmartHost, Problem> {
     let parse = |t: &String| t.parse().map_err(|e: mail::DestinationError| Problem::invalid(e.to_string()));
-    let control = |text: &Option<String>| {
-        text.as_ref().is_some_and(|t| t.len() > 1000 || t.chars().any(char::is_control))
-    };
-    if control(&new.username) || control(&new.password) {
-        return Err(Problem::invalid("a login is one line of 1000 octets at most"));
-    }
+    check_logins(&new)?;
+    let more = more(&new)?;
     Ok(directory::SmartHost {
         name: new.name.into(),
         source: directory::Source::Directory,
@@ -192,6 +203,56 @@ fn parsed_host(new: SmartHostNew) -> Result<directory::SmartHost, Problem> {
         tls: tls_of(new.tls.as_deref())?,
         username: new.username,
         password: new.password.map(Secret::new),
+        more,
+    })
+}
+
+fn check_logins(new: &SmartHostNew) -> Result<(), Problem> {
+    let bad = |text: &String| text.len() > 8000 || text.chars().any(char::is_control);
+    let own = [&new.username, &new.password].into_iter().flatten();
+    let others = new.logins.iter().flat_map(|l| std::iter::once(&l.username).chain(&l.password));
+    let of_oauth = new.oauth.iter().flat_map(|o| {
+        [&o.token_url, &o.client_id, &o.scope].into_iter().chain(&o.client_secret).chain(&o.refresh_token)
+    });
+    if own.chain(others).chain(of_oauth).any(bad) {
+        return Err(Problem::invalid("a login and its secrets are one line each, of 8000 octets at most"));
+    }
+    Ok(())
+}
+
+/// What a smart host has beside its hosts, TLS and one login.
+fn more(new: &SmartHostNew) -> Result<SmartHostMore, Problem> {
+    let path = |text: &Option<String>| match text.as_ref().map(PathBuf::from) {
+        Some(path) if !path.is_absolute() => {
+            Err(Problem::invalid(format!("{} is no absolute path", path.display())))
+        }
+        path => Ok(path),
+    };
+    let login = |login: &HostLoginNew| {
+        Ok::<_, Problem>(HostLogin {
+            senders: patterns(&login.senders)?,
+            domains: patterns(&login.domains)?,
+            username: login.username.clone(),
+            password: login.password.clone().map(Secret::new),
+        })
+    };
+    let oauth = |oauth: &OAuthNew| {
+        Ok::<_, Problem>(HostOAuth {
+            token_url: oauth.token_url.clone(),
+            client_id: oauth.client_id.clone(),
+            client_secret: oauth.client_secret.clone().map(Secret::new),
+            refresh_token: oauth.refresh_token.clone().map(Secret::new),
+            refresh_token_file: path(&oauth.refresh_token_file)?,
+            scope: oauth.scope.clone(),
+        })
+    };
+    Ok(SmartHostMore {
+        order: new.order.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        weights: new.weights.clone(),
+        logins: new.logins.iter().map(login).collect::<Result<_, _>>()?,
+        oauth: new.oauth.as_ref().map(oauth).transpose()?,
+        client_certificate: path(&new.client_certificate)?,
+        client_key: path(&new.client_key)?,
     })
 }
 

@@ -1,9 +1,10 @@
 //! Turns the program's values into the JSON's.
 
 use history::{AttemptView, RecipientView, Step, Timeline, What};
-use mail::{Disposition, Outcome, Recipient, RecipientStatus, TlsInfo};
+use mail::{Disposition, Outcome, Recipient, RecipientStatus, Timestamp, TlsInfo};
 use serde::Serialize;
 
+use crate::problem::Problem;
 use crate::types::{DeliveryRecipient, OutcomeView, StepRecipient, Trace, TraceRecipient, TraceStep};
 
 /// The word that an enum is serialised as.
@@ -162,4 +163,12 @@ fn fill_attempt(out: &mut TraceStep, attempt: &AttemptView) {
     let outcomes = attempt.outcomes.iter();
     out.recipients =
         outcomes.map(|o| StepRecipient { address: o.recipient.clone(), outcome: Some(seen(o)) }).collect();
+}
+
+/// Milliseconds of an RFC 3339 time.
+pub(crate) fn time(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed: Result<jiff::Timestamp, _> = text.parse();
+    let bad = |_| Problem::invalid(format!("`{field}` is a time such as 2026-11-24T07:00:00Z"));
+    parsed.map(|t| Some(Timestamp(t.as_millisecond()).millis())).map_err(bad)
 }

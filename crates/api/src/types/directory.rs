@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::HostHealth;
+
 /// An organisation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Org {
@@ -13,6 +15,9 @@ pub struct Org {
     pub state: String,
     /// When it was added.
     pub created: String,
+    /// The pool that its mail leaves by, where no `egress` rule says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// An organisation to add.
@@ -39,6 +44,9 @@ pub struct OrgChange {
     /// `active` or `suspended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The pool that its mail leaves by; empty: that of the relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// A login for SMTP.
@@ -52,6 +60,9 @@ pub struct Credential {
     pub from_domains: Vec<String>,
     /// Client networks it may be used from; empty: any.
     pub networks: Vec<String>,
+    /// What kind of mail comes by it: `transactional` or `bulk`.
+    #[serde(default)]
+    pub stream: String,
     /// Whether it may be used at all.
     pub enabled: bool,
     /// Whether Posthouse made the password.
@@ -83,6 +94,9 @@ pub struct CredentialNew {
     /// Client networks it may be used from.
     #[serde(default)]
     pub networks: Vec<String>,
+    /// What kind of mail comes by it: `transactional` when not given, or `bulk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
 }
 
 /// A change of a credential: what is given.
@@ -107,6 +121,9 @@ pub struct CredentialChange {
     /// Whether it may be used at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// What kind of mail comes by it: `transactional` or `bulk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
 }
 
 /// A credential as made or changed.
@@ -248,8 +265,74 @@ pub struct SmartHost {
     pub username: Option<String>,
     /// Whether there is a password.
     pub has_password: bool,
+    /// Which host is tried first: `ordered`, `weighted` or `sticky`.
+    #[serde(default)]
+    pub order: String,
+    /// A weight for each host; empty: 1 for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
+    /// Logins for some senders and domains; the first that matches comes before `username`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logins: Vec<HostLoginView>,
+    /// Where access tokens come from; none where it is a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<String>,
+    /// The certificate that is shown to its hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+    /// How its hosts have done since the start; empty where none has been tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<HostHealth>,
     /// Where it comes from.
     pub source: Source,
+}
+
+/// A login of a smart host for some of the mail.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostLoginView {
+    /// Envelope senders that it is for; empty: all.
+    pub senders: Vec<String>,
+    /// Recipients that it is for; empty: all.
+    pub domains: Vec<String>,
+    /// The login.
+    pub username: String,
+}
+
+/// A login of a smart host for some of the mail, to add.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostLoginNew {
+    /// Envelope senders that it is for; empty: all.
+    pub senders: Vec<String>,
+    /// Recipients that it is for; empty: all.
+    pub domains: Vec<String>,
+    /// The login.
+    pub username: String,
+    /// The password; without it the one that this login has is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// Where access tokens for a smart host come from.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OAuthNew {
+    /// The token endpoint; `https://…`.
+    pub token_url: String,
+    /// The id of this application as the provider knows it.
+    pub client_id: String,
+    /// Its secret; none for a public client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+    /// A refresh token; a new one that the provider hands out is kept in memory alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token: Option<String>,
+    /// The absolute path of a file with a refresh token, which is kept up to date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_token_file: Option<String>,
+    /// What the token is to be good for.
+    pub scope: String,
 }
 
 /// A smart host to add, or to take the place of one with the same name.
@@ -269,6 +352,24 @@ pub struct SmartHostNew {
     /// The password. When one is replaced without it, it keeps the one it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// `ordered` when not given; `weighted` or `sticky`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// A weight for each host; none: 1 for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<u32>,
+    /// Logins for some senders and domains; the first that matches comes before `username`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logins: Vec<HostLoginNew>,
+    /// Where access tokens come from, instead of a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthNew>,
+    /// The absolute path of a certificate with its chain to show to the hosts, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+    /// The absolute path of its private key, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<String>,
 }
 
 /// What was found about a smart host: connect, TLS, EHLO, AUTH, QUIT.

@@ -2,16 +2,19 @@
 //!
 //! Ids are texts as people see them, times are RFC 3339, durations are seconds in fields that end in `_s`.
 
+mod delivery;
 mod directory;
 mod operate;
 mod queue;
+mod stops;
 mod trace;
 
 use serde::{Deserialize, Serialize};
 
+pub use delivery::{HostHealth, PathView, ProviderView, WarmupView};
 pub use directory::{
-    Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, Key, KeyChange, KeyMade,
-    KeyNew, Org, OrgChange, OrgNew, Probe, ProbeStep, Route, RouteNew, SmartHost, SmartHostNew, Source,
+    Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, HostLoginNew, HostLoginView, Key, KeyChange, KeyMade,
+    KeyNew, OAuthNew, Org, OrgChange, OrgNew, Probe, ProbeStep, Route, RouteNew, SmartHost, SmartHostNew, Source,
 };
 pub use operate::{
     BackupAsk, BackupReport, DamagedMessage, Envelope, ExplainRequest, ExplainedRecipient, Explanation,
@@ -21,6 +24,7 @@ pub use queue::{
     Delivery, DeliveryDetail, DeliveryRecipient, OutcomeView, QueueAction, QueueChange, QueueChanged,
     QueueQuery, QueueSummary, QueuesQuery,
 };
+pub use stops::{AuditQuery, Suppression, SuppressionNew, SuppressionsQuery, SuspensionNew};
 pub use trace::{StepRecipient, Trace, TraceQuery, TraceRecipient, TraceStep};
 
 /// Entries of a page when the query does not say.
@@ -47,9 +51,9 @@ pub struct AuditEntry {
     pub at: String,
     /// Who.
     pub by: String,
-    /// `add`, `set` or `remove`.
+    /// `add`, `set`, `remove`; for the queue `hold`, `release`, `retry`, `reroute`, `remove`.
     pub action: String,
-    /// `organisation`, `credential`, `domain`, `key`, `route` or `smarthost`.
+    /// `organisation`, `credential`, `route`, `source`, `queue`, …
     pub what: String,
     /// Its name.
     pub name: String,

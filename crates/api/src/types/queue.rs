@@ -12,6 +12,15 @@ pub struct QueueQuery {
     /// The domain of a recipient, or of the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// `transactional` or `bulk`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The site it goes to, as `/api/paths` shows it, or a provider's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// A source that it may leave by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Where it goes, as a route says it: `smarthost:upstream`, `mx:example.com`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
@@ -44,10 +53,35 @@ pub struct QueueQuery {
 impl QueueQuery {
     /// Whether everything matches.
     pub fn is_empty(&self) -> bool {
-        let Self { org, domain, destination, from, to, state, reason, older_than_s, id, after: _, limit: _ } =
-            self;
-        let texts = [org, domain, destination, from, to, state, reason, id];
-        texts.iter().all(|t| t.is_none()) && older_than_s.is_none()
+        let Self { older_than_s, .. } = self;
+        self.texts().iter().all(|(_, t)| t.is_none()) && older_than_s.is_none()
+    }
+
+    /// Everything but the age, and what only cuts a listing into parts.
+    fn texts(&self) -> [(&'static str, &Option<String>); 11] {
+        let Self { org, domain, stream, site, source, destination, from, to, state, reason, .. } = self;
+        [
+            ("org", org),
+            ("domain", domain),
+            ("stream", stream),
+            ("site", site),
+            ("source", source),
+            ("destination", destination),
+            ("from", from),
+            ("to", to),
+            ("state", state),
+            ("reason", reason),
+            ("id", &self.id),
+        ]
+    }
+
+    /// In words, for the record: `org acme, domain example.com`; `all` where everything matches.
+    pub fn words(&self) -> String {
+        let texts = self.texts().into_iter().filter_map(|(name, text)| Some((name, text.clone()?)));
+        let age = self.older_than_s.map(|s| ("older than", format!("{s}s")));
+        let words: Vec<String> = texts.chain(age).map(|(name, text)| format!("{name} {text}")).collect();
+        let line = if words.is_empty() { "all".to_owned() } else { words.join(", ") };
+        line.chars().take(200).collect()
     }
 }
 
@@ -110,6 +144,18 @@ pub struct Delivery {
     pub attempts: u32,
     /// Unclean stops in a row in which it was in delivery.
     pub crashes: u32,
+    /// The site that it goes to, where one message is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// The pool that it leaves by, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The sources of the pool, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Why it waits, in words, likewise: which limit, which window, whose turn, when next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A message in the queue with all its deliveries.

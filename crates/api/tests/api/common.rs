@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::types::{BackupReport, Envelope, ExplainRequest, Explanation, Probe, Reloaded, Status};
+use api::types::{
+    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded, Status,
+};
 use api::{Actor, Control, Kind, Problem, Upload};
 use axum::Router;
 use axum::body::Body;
@@ -13,8 +15,8 @@ use directory::Directory;
 use history::History;
 use http_body_util::BodyExt;
 use mail::{
-    Accepted, Address, Body as MailBody, Clock, Destination, EnhancedStatus, Event, EventKind, Message,
-    MessageId, OrgId, Origin, Protocol, QueueKey, Recipient, Reply, Stream,
+    Accepted, Address, Body as MailBody, Clock, DeliveryId, Destination, EnhancedStatus, Event, EventKind, Message,
+    MessageId, OrgId, Origin, Protocol, QueueKey, Recipient, Reply, Site, Stream,
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -109,6 +111,23 @@ impl Control for Stand {
     async fn backup(&self, to: PathBuf) -> Result<BackupReport, Problem> {
         let made = self.store.backup(to.clone()).await?;
         Ok(BackupReport { path: to.display().to_string(), messages: made.messages, bytes: made.bytes })
+    }
+    fn paths(&self) -> Result<Vec<PathView>, Problem> {
+        let busy = PathView { source: "fast".into(), site: "provider:gmail".into(), ..PathView::default() };
+        Ok(vec![busy])
+    }
+    fn why(&self, _: DeliveryId, queue: &QueueKey) -> Option<String> {
+        Some(format!("{} is over its rate", queue.destination))
+    }
+    fn site_of(&self, destination: &Destination) -> Option<Site> {
+        let gmail = matches!(destination, Destination::Mx(domain) if domain.starts_with("g."));
+        gmail.then(|| Site::Provider("gmail".into()))
+    }
+    fn smarthost_health(&self, _: &str) -> Vec<HostHealth> {
+        vec![HostHealth { host: "a.example:587".into(), failures: 3, ..HostHealth::default() }]
+    }
+    fn providers(&self) -> Vec<ProviderView> {
+        vec![ProviderView { name: "gmail".into(), ..ProviderView::default() }]
     }
     fn metrics(&self) -> String {
         "posthouse_up 1\n".into()

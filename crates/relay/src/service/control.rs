@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use api::types::{BackupReport, Envelope, ExplainRequest, Explanation, Probe, Reloaded, Status};
+use api::types::{
+    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded, Status,
+};
 use api::{Control, Kind, Problem, Upload};
 use directory::Directory;
 use history::History;
-use mail::{Actor, Clock, MessageId, Reply};
+use mail::{Actor, Clock, DeliveryId, Destination, MessageId, QueueKey, Reply, Site};
 use store::{Action, ChangedDelivery, Store};
 
 use super::Relay;
@@ -77,6 +79,29 @@ impl Control for RelayControl {
     async fn apply(&self, _action: Action, changed: Vec<ChangedDelivery>) -> u64 {
         // Nothing is delivered by a relay that does not run: what the store has now counts when it starts.
         if self.0.is_serving { self.0.driver.apply(&changed) } else { 0 }
+    }
+
+    fn paths(&self) -> Result<Vec<PathView>, Problem> {
+        if !self.0.is_serving {
+            return Err(Problem::new(Kind::NotRunning, "paths are there while the relay runs"));
+        }
+        Ok(self.0.paths())
+    }
+
+    fn why(&self, delivery: DeliveryId, queue: &QueueKey) -> Option<String> {
+        self.0.why(delivery, queue)
+    }
+
+    fn site_of(&self, destination: &Destination) -> Option<Site> {
+        self.0.site_of(destination)
+    }
+
+    fn smarthost_health(&self, smarthost: &str) -> Vec<HostHealth> {
+        self.0.smarthost_health(smarthost)
+    }
+
+    fn providers(&self) -> Vec<ProviderView> {
+        self.0.providers()
     }
 
     fn metrics(&self) -> String {

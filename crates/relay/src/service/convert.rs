@@ -202,6 +202,7 @@ pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
         },
         username: host.username.clone(),
         password: host.password.as_ref().map(|p| directory::Secret::new(p.expose())),
+        more: directory::SmartHostMore::default(),
     };
     config.smarthost.iter().map(convert).collect()
 }
