@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use mail::{Clock, Message, MessageId, OrgId, Recipient, Reply, ReversePath, TlsInfo};
+use mail::{Clock, Message, MessageId, OrgId, Recipient, Reply, ReversePath, Stream, TlsInfo};
 use smtp::sasl::{Password, ScramVerifier};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub struct Identity {
     pub org: OrgId,
     /// The login, as the directory writes it.
     pub login: Arc<str>,
+    /// What kind of mail it sends.
+    pub stream: Stream,
 }
 
 /// A login and a password to check, whatever the mechanism.

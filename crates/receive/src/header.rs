@@ -27,6 +27,8 @@ enum Field {
     Drop,
     /// Message-ID: kept and remembered.
     Id,
+    /// TLS-Required: kept and remembered.
+    Tls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,9 @@ pub(crate) struct HeaderFilter {
     field: Option<Field>,
     /// The body of the first Message-ID field.
     id: Vec<u8>,
+    /// The body of the first TLS-Required field.
+    tls: Vec<u8>,
+    has_tls: bool,
     has_id: bool,
     has_date: bool,
     octets: usize,
@@ -76,6 +81,8 @@ impl HeaderFilter {
             held: Vec::new(),
             field: None,
             id: Vec::new(),
+            tls: Vec::new(),
+            has_tls: false,
             has_id: false,
             has_date: false,
             octets: 0,
@@ -108,8 +115,14 @@ impl HeaderFilter {
         Some(id.to_owned()).filter(|t| !t.is_empty())
     }
 
-    /// Takes a piece; appends to `out` what is to be stored of it. Tells how much of the piece belonged to the header
-    /// section: the rest is body.
+    /// Whether the sender would rather have the message delivered than protected: `TLS-Required: No` (RFC 8689 section
+    /// 5). Any other value says nothing.
+    pub(crate) fn tls_optional(&self) -> bool {
+        self.tls.trim_ascii().eq_ignore_ascii_case(b"No")
+    }
+
+    /// Takes a piece. Where the header section is completed, what is to be stored of it is appended to `out`; else the
+    /// piece itself is. Tells how much of the piece belonged to the header section: the rest is body.
     ///
     /// # Errors
     /// [`HeaderFault`]
@@ -126,7 +139,7 @@ impl HeaderFilter {
                 At::Body(field) => self.body(field, &piece[used..], out),
                 At::Blank => {
                     self.end(out);
-                    out.extend_from_slice(b"\r\n");
+                    self.keep(b"\r\n", out);
                     1
                 }
                 At::Over => break,
@@ -148,7 +161,14 @@ impl HeaderFilter {
         if !self.is_over() {
             let held = std::mem::take(&mut self.held);
             self.end(out);
-            out.extend_from_slice(&held);
+            self.keep(&held, out);
+        }
+    }
+
+    /// What is to be stored; nobody asks for it where nothing is changed.
+    fn keep(&self, octets: &[u8], out: &mut Vec<u8>) {
+        if self.additions.is_some() {
+            out.extend_from_slice(octets);
         }
     }
 
@@ -191,12 +211,9 @@ impl HeaderFilter {
     /// This line is no header field: the header section ended without an empty line.
     fn no_field(&mut self, used: usize, out: &mut Vec<u8>) -> usize {
         let held = std::mem::take(&mut self.held);
-        let completed = self.additions.is_some();
         self.end(out);
-        if completed {
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(&held);
+        self.keep(b"\r\n", out);
+        self.keep(&held, out);
         used
     }
 
@@ -211,13 +228,16 @@ impl HeaderFilter {
         } else if is("Message-ID") && !self.has_id {
             self.has_id = true;
             field = Field::Id;
+        } else if is("TLS-Required") && !self.has_tls {
+            self.has_tls = true;
+            field = Field::Tls;
         } else if self.additions.is_some() && (is("Bcc") || is("Resent-Bcc")) {
             field = Field::Drop;
         }
         self.fields += 1;
         if field != Field::Drop {
-            out.extend_from_slice(&self.held);
-            out.push(b':');
+            self.keep(&self.held, out);
+            self.keep(b":", out);
         }
         self.held.clear();
         self.field = Some(field);
@@ -235,10 +255,15 @@ impl HeaderFilter {
         };
         let octets = &piece[..length];
         if field != Field::Drop {
-            out.extend_from_slice(octets);
+            self.keep(octets, out);
         }
-        if field == Field::Id && self.id.len() + length <= NAME_MAX {
-            self.id.extend_from_slice(octets);
+        let remembered = match field {
+            Field::Id => &mut self.id,
+            Field::Tls => &mut self.tls,
+            Field::Keep | Field::Drop => return length,
+        };
+        if remembered.len() + length <= NAME_MAX {
+            remembered.extend_from_slice(octets);
         }
         length
     }

@@ -96,7 +96,7 @@ impl Intake {
         let message = Message {
             id: self.id,
             org,
-            stream: Stream::Transactional,
+            stream: client.identity.as_ref().map_or(Stream::Transactional, |i| i.stream),
             received_at: backend.clock().now(),
             body: if eight_bit { Body::EightBitMime } else { Body::SevenBit },
             smtputf8,
@@ -105,8 +105,9 @@ impl Intake {
             origin: origin(client),
             reverse_path: envelope.reverse_path,
             ret: envelope.ret,
-            require_tls: false,
-            tls_optional: false,
+            // REQUIRETLS counts for more (RFC 8689 section 4.1).
+            tls_optional: !envelope.require_tls && self.header.tls_optional(),
+            require_tls: envelope.require_tls,
             envid: envelope.envid,
         };
         let content = self.sink.finish().await.map_err(|e| disk_reply(&e))?;

@@ -55,7 +55,7 @@ pub(crate) fn field(
 mod tests {
     use std::sync::Arc;
 
-    use mail::{OrgId, Recipient, TlsInfo};
+    use mail::{OrgId, Recipient, Stream, TlsInfo};
 
     use super::*;
     use crate::{BareNewline, Identity, ListenerConfig, Mode};
@@ -69,6 +69,7 @@ mod tests {
             smtputf8: false,
             ret: None,
             envid: None,
+            require_tls: false,
         }
     }
 
@@ -116,7 +117,8 @@ mod tests {
         assert_eq!(with(&client, true, &envelope), "ESMTPS");
         let text = field(&client, true, &envelope, "r", MessageId(1), Timestamp(0));
         assert!(text.contains("([IPv6:2001:db8::1])\r\n\t(using TLSv1.3 with cipher X)\r\n"), "{text}");
-        client.identity = Some(Identity { org: OrgId::DEFAULT, login: "user".into() });
+        client.identity =
+            Some(Identity { org: OrgId::DEFAULT, login: "user".into(), stream: Stream::Transactional });
         assert_eq!(with(&client, true, &envelope), "ESMTPSA");
         envelope.smtputf8 = true;
         assert_eq!(with(&client, true, &envelope), "UTF8SMTPSA");

@@ -20,11 +20,15 @@ fn run(content: &[u8], cuts: &[usize], submission: bool) -> (Vec<u8>, HeaderFilt
     for bound in bounds {
         let piece = &content[from..bound];
         let used = filter.push(piece, &mut out, &Limits::default()).unwrap();
-        out.extend_from_slice(&piece[used..]);
+        if submission {
+            out.extend_from_slice(&piece[used..]);
+        } else {
+            assert!(out.is_empty(), "nothing is copied that nobody needs");
+        }
         from = bound;
     }
     filter.finish(&mut out);
-    (out, filter)
+    (if submission { out } else { content.to_vec() }, filter)
 }
 
 const MAIL: &[u8] =
@@ -39,6 +43,31 @@ fn submission_is_completed_and_bcc_removed() {
              Date: Tue, 24 Nov 2026 07:00:00 +0000\r\n\r\nBcc: body\r\n";
         assert_eq!(String::from_utf8(stored).unwrap(), expected, "cut at {cut}");
         assert_eq!(filter.message_id().as_deref(), Some("x@y"));
+    }
+}
+
+/// RFC 8689 section 5.
+#[test]
+fn tls_required_no() {
+    for (field, optional) in [
+        ("TLS-Required: No\r\n", true),
+        ("tls-required:no\r\n", true),
+        ("TLS-Required:\r\n NO \r\n", true),
+        ("TLS-Required: Nope\r\n", false),
+        ("TLS-Required: Yes\r\n", false),
+        ("TLS-Required: Yes\r\nTLS-Required: No\r\n", false),
+        ("X-TLS-Required: No\r\n", false),
+        ("Subject: x\r\n TLS-Required: No\r\n", false),
+        ("Subject: x\r\n\r\nTLS-Required: No\r\n", false),
+    ] {
+        for submission in [false, true] {
+            for cut in 0..field.len() {
+                let (stored, filter) = run(field.as_bytes(), &[cut], submission);
+                assert_eq!(filter.tls_optional(), optional, "{field:?} cut at {cut}");
+                let stored = String::from_utf8(stored).unwrap();
+                assert!(!optional || stored.starts_with(field), "it goes on with the message: {stored}");
+            }
+        }
     }
 }
 

@@ -160,7 +160,7 @@ impl Backend for Relay {
 
     async fn authenticate(&self, ask: AuthAsk, _peer: IpAddr) -> AuthAnswer {
         if ask.login == "user" && ask.password.0 == "secret" {
-            AuthAnswer::Ok(Identity { org: OrgId(7), login: "user".into() })
+            AuthAnswer::Ok(Identity { org: OrgId(7), login: "user".into(), stream: Stream::Bulk })
         } else {
             AuthAnswer::Failed
         }
@@ -172,7 +172,7 @@ impl Backend for Relay {
 
     async fn scram_done(&self, login: &str, _peer: IpAddr, proven: bool) -> AuthAnswer {
         if proven {
-            AuthAnswer::Ok(Identity { org: OrgId(7), login: login.into() })
+            AuthAnswer::Ok(Identity { org: OrgId(7), login: login.into(), stream: Stream::Bulk })
         } else {
             AuthAnswer::Failed
         }

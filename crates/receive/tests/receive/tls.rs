@@ -125,3 +125,31 @@ async fn a_chunk_cut_off_by_close_notify_is_nothing() {
     wire.closed().await;
     running.nothing().await;
 }
+
+/// REQUIRETLS and `TLS-Required: No` (RFC 8689) reach the message, and the stream of the login with them.
+#[tokio::test]
+async fn wishes_about_tls_are_noted() {
+    let mut running = Running::start(listener(Mode::Smtp), limits());
+    let mut wire = Wire::silent(running.address).await;
+    wire.expect("220").await;
+    let offered = wire.say("EHLO client.example\r\n", "250").await;
+    assert!(!offered.contains("REQUIRETLS"), "{offered}");
+    wire.say("MAIL FROM:<a@b.example> REQUIRETLS\r\n", "530 5.7.10").await;
+    wire.deliver("a@b.example", &["c@d.example"], "TLS-Required: No\r\n\r\nx\r\n", "250").await;
+    let message = running.next().await.message;
+    assert_eq!((message.require_tls, message.tls_optional), (false, true));
+    assert_eq!(message.stream, mail::Stream::Transactional);
+
+    wire.say("STARTTLS\r\n", "220").await;
+    let mut wire = wire.start_tls().await;
+    let offered = wire.say("EHLO client.example\r\n", "250").await;
+    assert!(offered.contains("250-REQUIRETLS\r\n"), "{offered}");
+    log_in(&mut wire, Mechanism::Plain, "secret", None).await;
+    wire.say("MAIL FROM:<a@b.example> REQUIRETLS\r\n", "250").await;
+    wire.say("RCPT TO:<c@d.example>\r\n", "250").await;
+    wire.say("DATA\r\n", "354").await;
+    wire.say("TLS-Required: No\r\n\r\nx\r\n.\r\n", "250").await;
+    let message = running.next().await.message;
+    assert_eq!((message.require_tls, message.tls_optional), (true, false), "REQUIRETLS counts for more");
+    assert_eq!(message.stream, mail::Stream::Bulk, "the login's");
+}

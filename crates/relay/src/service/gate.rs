@@ -14,7 +14,7 @@ use mail::{Address, Clock, OrgId, Reply};
 use receive::{AuthAnswer, AuthAsk, Identity, MailAsk, RcptAsk, Submission};
 use smtp::sasl::ScramVerifier;
 
-use super::Relay;
+use super::{Relay, Special};
 use crate::config::{Config, Recipients};
 
 /// How long a client waits at RCPT for the destination's word.
@@ -127,6 +127,21 @@ impl Gate {
     pub(crate) async fn rcpt(&self, relay: &Relay, ask: RcptAsk<'_>) -> Result<(), Reply> {
         let snapshot = relay.directory.snapshot();
         let (client, recipient) = (client(ask.client), &ask.recipient.address);
+        let policy = self.policy();
+        let forwarding = relay.forwarding.load();
+        let special = if forwarding.is_empty() || recipient.has_embedded_route() {
+            None
+        } else {
+            let org = check::authorise::access(&policy, &snapshot, &client)?.org();
+            forwarding.special(org, recipient, self.clock.now())?
+        };
+        match special {
+            // Its signature is its permit.
+            Some(Special::Signed) => return Ok(()),
+            // An alias is known, whatever the list or the destination say of it; who may write to its domain is as always.
+            Some(Special::Alias) if policy.is_local(recipient.domain()) => return Ok(()),
+            _ => {}
+        }
         match check::authorise::recipient(&self.policy(), &snapshot, &client, recipient)? {
             Passage::Local | Passage::Relay => Ok(()),
             Passage::Callout => {
@@ -147,7 +162,7 @@ impl Gate {
         if let Cached::Known(answer) = self.callouts.get(recipient, self.clock.mono()) {
             return answer;
         }
-        let (destination, _) = crate::plan::way(snapshot, sender, recipient);
+        let (destination, _) = crate::plan::way(snapshot, &relay.forwarding.load(), sender, recipient);
         let said = match deliver::callout(&relay.engine, &destination, recipient, CALLOUT_MAX).await {
             CalloutAnswer::Accepted => Callout::Exists,
             CalloutAnswer::Refused(outcome) => Callout::Unknown(outcome.text),
@@ -189,7 +204,11 @@ fn is_limited(access: &Access) -> bool {
 
 fn admit_login(credential: &directory::Credential, peer: IpAddr) -> AuthAnswer {
     match check::authorise::login(credential, peer) {
-        Ok(()) => AuthAnswer::Ok(Identity { org: credential.org, login: Arc::clone(&credential.login) }),
+        Ok(()) => AuthAnswer::Ok(Identity {
+            org: credential.org,
+            login: Arc::clone(&credential.login),
+            stream: credential.stream,
+        }),
         Err(reply) => AuthAnswer::Refused(reply),
     }
 }

@@ -58,6 +58,7 @@ impl Relay {
             smtputf8: !is_ascii,
             ret: None,
             envid: None,
+            require_tls: false,
         })
     }
 }

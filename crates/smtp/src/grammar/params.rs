@@ -1,5 +1,5 @@
 //! MAIL and RCPT with their parameters: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY,
-//! ORCPT (RFC 3461, RFC 6533), AUTH (RFC 4954).
+//! ORCPT (RFC 3461, RFC 6533), AUTH (RFC 4954), REQUIRETLS (RFC 8689).
 
 use mail::{Body, Notify, Ret, ReversePath};
 
@@ -26,6 +26,8 @@ pub struct Mail {
     pub ret: Option<Ret>,
     /// ENVID as given, xtext.
     pub envid: Option<String>,
+    /// REQUIRETLS
+    pub require_tls: bool,
 }
 
 /// RCPT TO.
@@ -77,7 +79,15 @@ fn unknown(keyword: &str) -> SyntaxError {
 pub(super) fn mail(rest: &str) -> Result<Mail, SyntaxError> {
     let (inner, rest) = bracketed(after(rest, "FROM:", MAIL_EXPECTED)?, MAIL_EXPECTED)?;
     let reverse_path = reverse_path(inner).map_err(SyntaxError::Sender)?;
-    let mut mail = Mail { reverse_path, size: None, body: None, smtputf8: false, ret: None, envid: None };
+    let mut mail = Mail {
+        reverse_path,
+        size: None,
+        body: None,
+        smtputf8: false,
+        ret: None,
+        envid: None,
+        require_tls: false,
+    };
     each(rest, |keyword, value| {
         let is = |name: &str| keyword.eq_ignore_ascii_case(name);
         if is("SIZE") {
@@ -90,6 +100,8 @@ pub(super) fn mail(rest: &str) -> Result<Mail, SyntaxError> {
             });
         } else if is("SMTPUTF8") && value.is_none() {
             mail.smtputf8 = true;
+        } else if is("REQUIRETLS") && value.is_none() {
+            mail.require_tls = true;
         } else if is("RET") {
             mail.ret = Some(match value {
                 Some(v) if v.eq_ignore_ascii_case("FULL") => Ret::Full,

@@ -21,7 +21,7 @@ fn rcpt(line: &str) -> Result<Rcpt, SyntaxError> {
 
 #[test]
 fn mail_with_everything() {
-    let line = "mail from:<a@b.example> SIZE=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2By AUTH=<>";
+    let line = "mail from:<a@b.example> SIZE=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2By AUTH=<> REQUIRETLS";
     assert_eq!(
         mail(line),
         Ok(Mail {
@@ -31,6 +31,7 @@ fn mail_with_everything() {
             smtputf8: true,
             ret: Some(Ret::Headers),
             envid: Some("x+2By".into()),
+            require_tls: true,
         })
     );
     assert_eq!(mail("MAIL FROM:<>").unwrap().reverse_path, None);

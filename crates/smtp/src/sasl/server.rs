@@ -144,7 +144,9 @@ impl Exchange {
                     ScramContext { plus, plus_offered: offered.scram_plus, bindings: bindings.to_vec() };
                 (Exchange::ScramFirst(context), String::new())
             }
-            Mechanism::Plain | Mechanism::XOauth2 | Mechanism::OauthBearer => (Exchange::Plain, String::new()),
+            Mechanism::Plain | Mechanism::XOauth2 | Mechanism::OauthBearer => {
+                (Exchange::Plain, String::new())
+            }
         };
         match initial {
             Some(response) => exchange.respond(response),

@@ -103,6 +103,8 @@ impl Session {
             self.error(452, 5, 3, "That is all the mail one session may bring; QUIT and connect again");
         } else if mail.size.is_some_and(|size| size > max) {
             self.error(552, 3, 4, &format!("The message is too big; at most {max} octets are accepted"));
+        } else if mail.require_tls && !self.connection.tls {
+            self.require_tls_in_clear();
         } else if !mail.smtputf8 && mail.reverse_path.as_ref().is_some_and(|a| !a.is_ascii()) {
             self.error(553, 6, 7, "A sender address outside ASCII needs the SMTPUTF8 parameter");
         } else {
@@ -111,6 +113,15 @@ impl Session {
             return Some(Next::Mail);
         }
         None
+    }
+
+    /// REQUIRETLS is offered under TLS alone (RFC 8689 section 3): the message has crossed a network in the clear else.
+    fn require_tls_in_clear(&mut self) {
+        if self.config.settings.tls {
+            self.error(530, 7, 10, "REQUIRETLS needs TLS on this hop too; use STARTTLS first");
+        } else {
+            self.error(555, 5, 4, "REQUIRETLS is not offered here");
+        }
     }
 
     fn rcpt(&mut self, rcpt: Rcpt) -> Option<Next> {

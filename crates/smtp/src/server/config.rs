@@ -66,6 +66,8 @@ pub struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Offer {
     pub(super) starttls: bool,
+    /// REQUIRETLS (RFC 8689 section 3): under TLS alone.
+    pub(super) require_tls: bool,
     pub(super) mechanisms: ServerMechanisms,
     pub(super) xclient: bool,
 }
@@ -73,7 +75,7 @@ pub(super) struct Offer {
 impl Offer {
     fn index(self) -> usize {
         let m = self.mechanisms;
-        [self.starttls, self.xclient, m.plain, m.scram, m.scram_plus]
+        [self.require_tls, self.starttls, self.xclient, m.plain, m.scram, m.scram_plus]
             .iter()
             .fold(0, |index, &bit| index << 1 | usize::from(bit))
     }
@@ -81,14 +83,14 @@ impl Offer {
     fn of(index: usize) -> Self {
         let bit = |n: usize| index >> n & 1 == 1;
         let mechanisms = ServerMechanisms { plain: bit(2), scram: bit(1), scram_plus: bit(0) };
-        Self { starttls: bit(4), xclient: bit(3), mechanisms }
+        Self { require_tls: bit(5), starttls: bit(4), xclient: bit(3), mechanisms }
     }
 }
 
 impl Config {
     /// Prepares the replies.
     pub fn new(settings: Settings) -> Self {
-        let ehlo = (0..32).map(|index| ehlo_reply(&settings, Offer::of(index))).collect();
+        let ehlo = (0..64).map(|index| ehlo_reply(&settings, Offer::of(index))).collect();
         Self {
             greeting: format!("220 {} ESMTP Posthouse\r\n", settings.hostname),
             helo: format!("250 {}\r\n", settings.hostname),
@@ -111,7 +113,12 @@ impl Config {
             scram: may && s.scram,
             scram_plus: may && s.scram && !connection.bindings.is_empty(),
         };
-        Offer { starttls: s.tls && !connection.tls, mechanisms, xclient: connection.xclient }
+        Offer {
+            starttls: s.tls && !connection.tls,
+            require_tls: connection.tls,
+            mechanisms,
+            xclient: connection.xclient,
+        }
     }
 
     pub(super) fn ehlo(&self, offer: Offer) -> &str {
@@ -133,6 +140,9 @@ fn ehlo_reply(settings: &Settings, offer: Offer) -> String {
     ];
     if offer.starttls {
         lines.push("STARTTLS".into());
+    }
+    if offer.require_tls {
+        lines.push("REQUIRETLS".into());
     }
     let m = offer.mechanisms;
     let names = [
@@ -161,7 +171,7 @@ mod tests {
 
     #[test]
     fn offers_are_told_apart() {
-        for index in 0..32 {
+        for index in 0..64 {
             assert_eq!(Offer::of(index).index(), index);
         }
     }

@@ -22,6 +22,8 @@ pub struct Envelope {
     pub ret: Option<Ret>,
     /// ENVID as given, xtext.
     pub envid: Option<String>,
+    /// Whether REQUIRETLS was given (RFC 8689).
+    pub require_tls: bool,
 }
 
 impl From<Mail> for Envelope {
@@ -34,6 +36,7 @@ impl From<Mail> for Envelope {
             smtputf8: mail.smtputf8,
             ret: mail.ret,
             envid: mail.envid,
+            require_tls: mail.require_tls,
         }
     }
 }
