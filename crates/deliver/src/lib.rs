@@ -19,6 +19,7 @@ mod locate;
 mod maildir;
 mod open;
 mod probe;
+mod security;
 mod settings;
 mod smarthost;
 mod target;
@@ -31,6 +32,10 @@ pub use engine::{Engine, EngineConfig};
 pub use link::{Job, Link};
 pub use locate::Located;
 pub use probe::{ProbeReport, ProbeStep, probe};
+pub use security::{
+    FailureDetail, FailureSeen, OTHER, OverrideLevel, OverrideLevelError, PolicySeen, PolicyType, ResultType, TlsOverride,
+    TlsResult, TlsResults, TlsRules,
+};
 pub use settings::{ProviderOf, Settings, SourceAddress, Timeouts};
 pub use smarthost::{
     Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost, SmartHostHealth,
