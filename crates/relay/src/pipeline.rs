@@ -13,7 +13,8 @@ use mail::{
 };
 use receive::{AuthAnswer, AuthAsk, Backend, Connections, MailAsk, RcptAsk, Submission};
 use smtp::sasl::ScramVerifier;
-use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink, StoreError};
+use schedule::Reservation;
+use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink};
 
 use crate::plan::{Planned, Planning, plan};
 use crate::replies;
@@ -72,28 +73,37 @@ impl Backend for Pipeline {
     async fn admit(&self, submission: Submission) -> Result<MessageId, Reply> {
         self.0.gate.author(&self.0.directory, &submission).await?;
         let Submission { message, recipients, content } = submission;
-        self.0.admit(message, recipients, content).await.map_err(|error| replies::not_admitted(&error))
+        self.0.admit(message, recipients, content).await
     }
 }
 
 impl Relay {
-    /// Takes responsibility for a message: plans its way, asks for places in memory, puts it on stable storage, and sets
-    /// its deliveries going. `Ok` is a promise.
+    /// Takes responsibility for a message: opens aliases, plans its way, asks for places in memory, puts it on stable
+    /// storage, and sets its deliveries going. `Ok` is a promise.
     ///
     /// # Errors
     /// Nothing was accepted.
     pub(crate) async fn admit(
         &self,
-        message: Message,
+        mut message: Message,
         recipients: Vec<Recipient>,
         content: Sealed,
-    ) -> Result<MessageId, StoreError> {
+    ) -> Result<MessageId, Reply> {
         let id = message.id;
-        let ask =
-            Planning { org: message.org, stream: message.stream, sender: message.reverse_path.as_ref() };
-        let planned = plan(&self.directory.snapshot(), ask, &recipients);
-        let places = self.driver.reserve(planned.iter().map(|part| part.queue.clone()));
+        let snapshot = self.directory.snapshot();
+        let forwarding = self.forwarding.load();
         let now = self.clock.now();
+        let ours = self.is_ours(&message);
+        let (recipients, forwarded) = forwarding.apply(&snapshot, &mut message, recipients, ours, now)?;
+        let ask = Planning {
+            org: message.org,
+            stream: message.stream,
+            sender: message.reverse_path.as_ref(),
+            forwarding: &forwarding,
+        };
+        let planned = plan(&snapshot, ask, &recipients);
+        let credential = message.origin.credential.as_deref();
+        let places = self.driver.reserve(credential, planned.iter().map(|part| part.queue.clone()));
         let mut events = Vec::with_capacity(1);
         let accepted = Accepted { message: message.clone(), recipients, report_on: None };
         events.push(Event {
@@ -101,17 +111,18 @@ impl Relay {
             message: id,
             kind: EventKind::Accepted(Box::new(accepted)),
         });
+        events.extend(forwarded);
         events.extend(caught(&planned, id, now));
         let deliveries = planned
             .into_iter()
             .enumerate()
             .map(|(index, Planned { queue, recipients })| {
-                let state = begin_as(&queue.destination, places.is_active(index), now);
+                let state = begin_as(&queue.destination, places.place(index), now);
                 NewDelivery { queue, recipients, state }
             })
             .collect();
         let admission = Admission { message, content, deliveries, dedupe: None, events };
-        match self.store.admit(admission).await? {
+        match self.store.admit(admission).await.map_err(|error| replies::not_admitted(&error))? {
             Admitted::New(deliveries) => {
                 places.admitted(deliveries);
                 Ok(id)
@@ -119,14 +130,21 @@ impl Relay {
             Admitted::Duplicate(earlier) => Ok(earlier),
         }
     }
+
+    /// Whether the sender is somebody of ours: who logged in, or a local domain's.
+    fn is_ours(&self, message: &Message) -> bool {
+        message.origin.credential.is_some()
+            || message.reverse_path.as_ref().is_some_and(|sender| self.gate.policy().is_local(sender.domain()))
+    }
 }
 
 /// The state in which a delivery begins.
-pub(crate) fn begin_as(destination: &Destination, has_place: bool, now: Timestamp) -> NewState {
-    match destination {
-        Destination::Sandbox => NewState::Sandboxed,
-        _ if has_place => NewState::Active,
-        _ => NewState::Waiting { due: now },
+pub(crate) fn begin_as(destination: &Destination, place: Option<Reservation>, now: Timestamp) -> NewState {
+    match (destination, place) {
+        (Destination::Sandbox, _) => NewState::Sandboxed,
+        (_, Some(Reservation::Active)) => NewState::Active,
+        (_, Some(Reservation::Parked { due })) => NewState::Waiting { due },
+        (_, None) => NewState::Waiting { due: now },
     }
 }
 

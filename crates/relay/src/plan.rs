@@ -7,6 +7,8 @@ use std::sync::Arc;
 use directory::{Route, Snapshot};
 use mail::{Address, Destination, OrgId, QueueKey, Recipient, Stream};
 
+use crate::service::Forwarding;
+
 /// What is known of a message when its way is planned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planning<'a> {
@@ -16,6 +18,8 @@ pub(crate) struct Planning<'a> {
     pub(crate) stream: Stream,
     /// The envelope's sender; none is the null sender.
     pub(crate) sender: Option<&'a Address>,
+    /// Aliases and the like, of which the plan uses what is read here.
+    pub(crate) forwarding: &'a Forwarding,
 }
 
 /// Recipients of one message that go the same way.
@@ -33,7 +37,7 @@ pub(crate) fn plan(directory: &Snapshot, ask: Planning<'_>, recipients: &[Recipi
     let mut by_destination: HashMap<Destination, usize> = HashMap::new();
     for (number, recipient) in recipients.iter().enumerate() {
         let number = u16::try_from(number).unwrap_or(u16::MAX);
-        let destination = way(directory, ask.sender, &recipient.address).0;
+        let destination = way(directory, ask.forwarding, ask.sender, &recipient.address).0;
         // Most messages have one destination: look at the last one before hashing.
         let last = planned.last().filter(|p| p.queue.destination == destination).map(|_| planned.len() - 1);
         let at = last.unwrap_or_else(|| {
@@ -52,9 +56,13 @@ pub(crate) fn plan(directory: &Snapshot, ask: Planning<'_>, recipients: &[Recipi
 /// recipient's domain. A Maildir's template is filled in at delivery, so that all mailboxes share a queue.
 pub(crate) fn way<'a>(
     directory: &'a Snapshot,
+    forwarding: &Forwarding,
     sender: Option<&Address>,
     recipient: &Address,
 ) -> (Destination, Option<&'a Arc<Route>>) {
+    if forwarding.reads(recipient) {
+        return (Destination::Bounces, None);
+    }
     directory.route(sender, recipient)
 }
 
@@ -84,7 +92,7 @@ mod tests {
         let sender = sender.map(|s| Address::parse(s).unwrap());
         let recipients: Vec<Recipient> =
             recipients.iter().map(|r| Recipient::new(Address::parse(r).unwrap())).collect();
-        let ask = Planning { org: OrgId(7), stream: Stream::Bulk, sender: sender.as_ref() };
+        let ask = Planning { org: OrgId(7), stream: Stream::Bulk, sender: sender.as_ref(), forwarding: &Forwarding::default() };
         let plan = plan(directory, ask, &recipients);
         for delivery in &plan {
             assert_eq!((delivery.queue.org, delivery.queue.stream), (OrgId(7), Stream::Bulk));

@@ -6,6 +6,9 @@
 //! loses none.
 
 mod actions;
+mod bounces;
+mod locating;
+mod memory;
 mod paging;
 mod reports;
 mod settle;
@@ -17,13 +20,18 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use directory::Directory;
-use mail::{Clock, DeliveryId, Destination, QueueKey};
+use history::History;
+use mail::{Clock, DeliveryId, QueueKey};
 use parking_lot::Mutex;
-use schedule::{ClockWatch, Effect, Limits, Now, Reservation, Retry, Scheduler};
-use store::{Store, Waiting};
+use schedule::{ClockWatch, Effect, Item, Now, Path, Policy, Reservation, Retry, Scheduler};
+use store::{Next, Settlement, Store, Waiting};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::service::Forwarding;
+
+pub(crate) use bounces::SignedReturns;
 
 /// What of the configuration the driver uses; swapped as a whole on reload.
 #[derive(Clone, Debug)]
@@ -34,7 +42,32 @@ pub(crate) struct Settings {
     pub(crate) hostname: Arc<str>,
     /// How long a connection waits for its next message.
     pub(crate) idle: std::time::Duration,
+    /// What the scheduler holds to.
+    pub(crate) policy: Arc<Policy>,
+    /// Says what a failure was about.
+    pub(crate) classifier: Arc<report::Classifier>,
+    /// Whose refused recipients are written to no more.
+    pub(crate) suppress: Suppress,
+    /// Aliases, rewritten senders, and our own return paths.
+    pub(crate) forwarding: Arc<Forwarding>,
+    /// Whose mail leaves with return paths of our own.
+    pub(crate) signed: SignedReturns,
 }
+
+/// Which refusals of class `recipient` put an address on the suppression list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Suppress {
+    /// None: people do that.
+    Never,
+    /// Those of bulk mail.
+    #[default]
+    Bulk,
+    /// All.
+    Always,
+}
+
+/// Questions for the site of a destination that are asked at a time.
+const LOCATING_MAX: usize = 64;
 
 /// Delivers what is in the queue. Cheap to clone.
 #[derive(Clone)]
@@ -44,12 +77,15 @@ struct Inner {
     clock: Clock,
     store: Store,
     directory: Directory,
+    history: History,
     engine: Arc<deliver::Engine>,
     settings: ArcSwap<Settings>,
     core: Mutex<Core>,
     /// Told when the next wake-up moved.
     rearmed: Notify,
     tally: Tally,
+    /// Questions for sites that are under way.
+    locating: tokio::sync::Semaphore,
     tasks: TaskTracker,
     stopping: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -72,7 +108,7 @@ struct Core {
     /// Deliveries in memory that no worker has taken yet.
     waiting: HashMap<DeliveryId, Waiting>,
     /// Workers with an open connection and nothing to do.
-    idle: HashMap<Destination, Vec<oneshot::Sender<Order>>>,
+    idle: HashMap<Path, Vec<oneshot::Sender<Order>>>,
     wake_at: Option<mail::Mono>,
     /// Kept to save an allocation per event.
     effects: Vec<Effect>,
@@ -89,9 +125,9 @@ impl Driver {
     pub(crate) fn new(
         store: Store,
         directory: Directory,
+        history: History,
         engine: Arc<deliver::Engine>,
         clock: Clock,
-        limits: Limits,
         settings: Settings,
     ) -> Self {
         let now = Now::from(&clock);
@@ -100,10 +136,10 @@ impl Driver {
             clock,
             store,
             directory,
+            history,
             engine,
-            settings: ArcSwap::from_pointee(settings),
             core: Mutex::new(Core {
-                scheduler: Scheduler::new(limits, seed),
+                scheduler: Scheduler::new(Arc::clone(&settings.policy), seed),
                 watch: ClockWatch::new(now),
                 set_back: false,
                 waiting: HashMap::new(),
@@ -111,8 +147,10 @@ impl Driver {
                 wake_at: None,
                 effects: Vec::new(),
             }),
+            settings: ArcSwap::from_pointee(settings),
             rearmed: Notify::new(),
             tally: Tally::default(),
+            locating: tokio::sync::Semaphore::new(LOCATING_MAX),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -120,21 +158,65 @@ impl Driver {
     }
 
     /// Takes a new configuration.
-    pub(crate) fn configure(&self, limits: Limits, settings: Settings) {
-        self.0.core.lock().scheduler.configure(limits);
+    pub(crate) fn configure(&self, settings: Settings) {
+        let policy = Arc::clone(&settings.policy);
         self.0.settings.store(Arc::new(settings));
+        self.with_core(|core, now, out| core.scheduler.configure(policy, now, out));
     }
 
     /// Asks for a place in memory for each queue of a message, before it is admitted.
-    pub(crate) fn reserve(&self, queues: impl Iterator<Item = QueueKey>) -> Reserved {
+    pub(crate) fn reserve(&self, credential: Option<&str>, queues: impl Iterator<Item = QueueKey>) -> Reserved {
+        let credential = self.ceiling_of(credential);
+        let now = self.now();
         let mut core = self.0.core.lock();
-        let places = queues.map(|queue| (core.scheduler.reserve(&queue), queue)).collect();
+        let places = queues
+            .map(|queue| (core.scheduler.reserve(&queue, credential.as_ref(), now), queue))
+            .collect();
         Reserved { driver: self.clone(), places }
+    }
+
+    /// A credential's name as the scheduler has it; none when nothing bounds it.
+    fn ceiling_of(&self, credential: Option<&str>) -> Option<Arc<str>> {
+        let settings = self.0.settings.load();
+        settings.policy.credentials.get_key_value(credential?).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// A delivery as the scheduler has to know it.
+    fn item(&self, waiting: &Waiting) -> Item {
+        Item {
+            id: waiting.id,
+            credential: self.ceiling_of(waiting.message.origin.credential.as_deref()),
+            recipients: u16::try_from(waiting.recipients.len()).unwrap_or(u16::MAX),
+        }
     }
 
     /// Sums, cheap enough for every scrape.
     pub(crate) fn totals(&self) -> schedule::Totals {
         self.0.core.lock().scheduler.totals()
+    }
+
+    /// What the scheduler holds to.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.0.settings.load().policy)
+    }
+
+    /// Everything that the scheduler knows. Takes time in proportion to it.
+    pub(crate) fn snapshot(&self) -> schedule::Snapshot {
+        let now = self.now();
+        self.0.core.lock().scheduler.snapshot(now)
+    }
+
+    /// Why a delivery waits, in plain words.
+    pub(crate) fn why(&self, delivery: DeliveryId, queue: &QueueKey) -> String {
+        let now = self.now();
+        let core = self.0.core.lock();
+        let why = core.scheduler.why_delivery(delivery, now);
+        why.unwrap_or_else(|| core.scheduler.why(queue, now)).text(now.wall)
+    }
+
+    /// The site that a destination is known to be at.
+    pub(crate) fn site_of(&self, destination: &mail::Destination) -> Option<mail::Site> {
+        self.0.core.lock().scheduler.site_of(destination)
     }
 
     /// Recipients by what became of them.
@@ -174,11 +256,16 @@ impl Driver {
     fn perform(&self, core: &mut Core, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
-                Effect::Deliver { id, queue, on_open } => self.hand_out(core, id, queue.destination, on_open),
-                Effect::Answer { id, outcome, .. } => self.spawn(worker::answer(self.clone(), id, outcome)),
+                Effect::Deliver { id, path, on_open, .. } => self.hand_out(core, id, path, on_open),
+                Effect::Answer { id, outcome, source, .. } => {
+                    self.spawn(worker::answer(self.clone(), id, outcome, source));
+                }
+                Effect::Locate { destination } => self.spawn(locating::locate(self.clone(), destination)),
+                Effect::PutBack { id, due, .. } => self.put_back(core, id, due),
+                Effect::Horizon { after, n } => self.spawn(paging::horizon(self.clone(), after, n)),
                 Effect::Page { queue, n } => self.spawn(paging::page(self.clone(), queue, n)),
-                Effect::CloseIdle { site } => {
-                    core.tell_idle(&site, || Order::Close);
+                Effect::CloseIdle { path } => {
+                    core.tell_idle(&path, || Order::Close);
                 }
                 Effect::Wake { at } => {
                     core.wake_at = Some(at);
@@ -189,11 +276,27 @@ impl Driver {
     }
 
     /// Gives a delivery to an idle worker, or to a new one.
-    fn hand_out(&self, core: &mut Core, id: DeliveryId, site: Destination, on_open: bool) {
-        if on_open && core.tell_idle(&site, || Order::Deliver(id)) {
+    fn hand_out(&self, core: &mut Core, id: DeliveryId, path: Path, on_open: bool) {
+        if on_open && core.tell_idle(&path, || Order::Deliver(id)) {
             return;
         }
-        self.spawn(worker::work(self.clone(), site, id));
+        self.spawn(worker::work(self.clone(), path, id));
+    }
+
+    /// Over a rate: it goes back to disk until its time comes. Nothing was attempted.
+    fn put_back(&self, core: &mut Core, id: DeliveryId, due: mail::Timestamp) {
+        let warned = core.waiting.remove(&id).is_some_and(|waiting| waiting.warned);
+        let settlement = Settlement {
+            delivery: id,
+            recipients: Vec::new(),
+            next: Next::Parked { due },
+            warned,
+            reports: Vec::new(),
+            events: Vec::new(),
+        };
+        let driver = self.clone();
+        // Not from here: the store may answer at once, and the lock is held.
+        self.spawn(async move { driver.commit(settlement, Some(due), Vec::new()) });
     }
 
     /// From any thread: the store's writer calls back here, and it is no worker of the runtime.
@@ -209,15 +312,16 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Whether the `index`th delivery begins in memory.
-    pub(crate) fn is_active(&self, index: usize) -> bool {
-        self.places.get(index).is_some_and(|place| place.0 == Reservation::Active)
+    /// What the `index`th delivery was promised: a place in memory, or its time.
+    pub(crate) fn place(&self, index: usize) -> Option<Reservation> {
+        self.places.get(index).map(|place| place.0)
     }
 
     /// The message is on disk: its deliveries begin.
     pub(crate) fn admitted(mut self, deliveries: Vec<Waiting>) {
         let places = std::mem::take(&mut self.places);
-        self.driver.with_core(|core, now, out| core.admit(places, deliveries, now, out));
+        let driver = &self.driver;
+        driver.with_core(|core, now, out| core.admit(driver, places, deliveries, now, out));
     }
 }
 
@@ -239,17 +343,17 @@ impl Core {
         }
     }
 
-    /// Puts a worker of the site on the list of those with nothing to do.
-    fn wait_idle(&mut self, site: &Destination) -> oneshot::Receiver<Order> {
+    /// Puts a worker of the path on the list of those with nothing to do.
+    fn wait_idle(&mut self, path: &Path) -> oneshot::Receiver<Order> {
         let (order, told) = oneshot::channel();
-        self.idle.entry(site.clone()).or_default().push(order);
+        self.idle.entry(path.clone()).or_default().push(order);
         told
     }
 
-    /// Tells one idle worker of the site. False when none is left: they gave up just now, and their slots stand for
+    /// Tells one idle worker of the path. False when none is left: they gave up just now, and their slots stand for
     /// whoever comes instead.
-    fn tell_idle(&mut self, site: &Destination, order: impl Fn() -> Order) -> bool {
-        while let Some(worker) = self.idle.get_mut(site).and_then(Vec::pop) {
+    fn tell_idle(&mut self, path: &Path, order: impl Fn() -> Order) -> bool {
+        while let Some(worker) = self.idle.get_mut(path).and_then(Vec::pop) {
             if worker.send(order()).is_ok() {
                 return true;
             }
@@ -259,6 +363,7 @@ impl Core {
 
     fn admit(
         &mut self,
+        driver: &Driver,
         places: Vec<(Reservation, QueueKey)>,
         deliveries: Vec<Waiting>,
         now: Now,
@@ -267,9 +372,9 @@ impl Core {
         for ((reservation, queue), waiting) in places.into_iter().zip(deliveries) {
             match (waiting.state, reservation) {
                 (mail::State::Active, _) => {
-                    let id = waiting.id;
-                    self.waiting.insert(id, waiting);
-                    self.scheduler.admitted(&queue, id, now, out);
+                    let item = driver.item(&waiting);
+                    self.waiting.insert(waiting.id, waiting);
+                    self.scheduler.admitted(&queue, item, now, out);
                 }
                 (state, reservation) => {
                     if reservation == Reservation::Active {

@@ -7,7 +7,7 @@ use schedule::Rest;
 use store::{Action, Next, QueueFilter, Settlement, StoreError, Waiting};
 use tokio::sync::mpsc;
 
-use super::Driver;
+use super::{Driver, memory};
 
 /// How often the clocks are compared at least.
 const WATCH_EVERY: Duration = Duration::from_secs(30);
@@ -15,31 +15,49 @@ const WATCH_EVERY: Duration = Duration::from_secs(30);
 /// Nothing that is due within this time is doubted, whatever the retry steps are: they may have been longer before.
 const DUE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// Queues that are looked at in one go for absurd due times.
+const ABSURD_PAGE: usize = 1000;
+
 impl Driver {
     /// Takes up where the last process stopped, and keeps time from then on.
     ///
     /// # Errors
     /// When the queues can't be read.
     pub(crate) async fn start(&self) -> Result<(), StoreError> {
-        let queues = self.0.store.queues().await?;
-        for found in queues {
-            if self.is_absurd(found.due) {
-                self.make_due(&found.queue).await?;
-            } else {
-                self.with_core(|core, now, out| core.scheduler.parked(&found.queue, found.due, now, out));
-            }
-        }
+        self.recall().await;
+        self.make_absurd_due().await?;
+        // The scheduler asks for what is due, and for what comes next, page by page.
+        self.with_core(|core, now, out| core.scheduler.tick(now, out));
         self.spawn(keep_time(self.clone()));
+        self.spawn(memory::keep(self.clone()));
         if let Some(orphans) = self.0.store.orphans() {
             self.spawn(adopt(self.clone(), orphans));
         }
         Ok(())
     }
 
+    /// When the latest retry from now on could be.
+    fn latest_due(&self) -> Timestamp {
+        let longest = self.0.settings.load().retry.longest().max(DUE_MAX);
+        self.0.clock.now().plus(longest)
+    }
+
     /// Whether a row that is due then was written while the clock showed something else: no retry is that far away.
     fn is_absurd(&self, due: Timestamp) -> bool {
-        let longest = self.0.settings.load().retry.longest().max(DUE_MAX);
-        due > self.0.clock.now().plus(longest)
+        due > self.latest_due()
+    }
+
+    /// Makes due what a clock that was set back would leave waiting.
+    async fn make_absurd_due(&self) -> Result<(), StoreError> {
+        loop {
+            let found = self.0.store.horizon(self.latest_due(), ABSURD_PAGE).await?;
+            for (queue, _) in &found.queues {
+                self.make_due(queue).await?;
+            }
+            if found.queues.len() < ABSURD_PAGE {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes everything that waits in a queue due now.
@@ -59,16 +77,21 @@ impl Driver {
 
     /// Looks for queues that a clock that was set back would leave waiting.
     async fn after_setting_back(self) {
-        let made_due = async {
-            for found in self.0.store.queues().await? {
-                if self.is_absurd(found.due) {
-                    self.make_due(&found.queue).await?;
-                }
-            }
-            Ok::<(), StoreError>(())
-        };
-        if let Err(error) = made_due.await {
+        if let Err(error) = self.make_absurd_due().await {
             tracing::error!(%error, "what waits could not be made due after the clock was set back; try `posthouse queue retry --all`");
+        }
+    }
+}
+
+/// Finds out which queues have something due next.
+pub(super) async fn horizon(driver: Driver, after: Timestamp, n: usize) {
+    match driver.0.store.horizon(after, n).await {
+        Ok(found) => driver.with_core(|core, now, out| {
+            core.scheduler.horizon(found.queues, found.complete_until, now, out);
+        }),
+        Err(error) => {
+            tracing::error!(%error, "which queues are due next could not be read");
+            driver.with_core(|core, now, out| core.scheduler.horizon_failed(now, out));
         }
     }
 }
@@ -146,8 +169,8 @@ pub(super) async fn page(driver: Driver, queue: QueueKey, n: usize) {
 impl Driver {
     fn take(&self, queue: &QueueKey, rows: Vec<Waiting>, rest: Rest) {
         self.with_core(|core, now, out| {
-            let ids = rows.iter().map(|row| row.id).collect();
-            let taken = core.scheduler.paged(queue, ids, rest, now, out);
+            let items = rows.iter().map(|row| self.item(row)).collect();
+            let taken = core.scheduler.paged(queue, items, rest, now, out);
             // Both are in the order of the page.
             let mut taken = taken.into_iter().peekable();
             for row in rows {

@@ -2,14 +2,17 @@
 //! part of.
 
 use mail::{
-    Accepted, Attempt, Event, EventKind, Message, Origin, Protocol, Recipient, ReportKind, Stream, Timestamp,
+    Accepted, Attempt, Event, EventKind, Message, MessageId, Origin, Protocol, Recipient, ReportKind, Stream,
+    Timestamp,
 };
 use report::{DsnRequest, Ending, Original, Reported, Returned};
 use schedule::{Decision, Fate};
-use store::{Admission, Content, NewDelivery, Waiting};
+use store::{Admission, Content, NewDelivery, Sealed, Waiting};
 
 use super::settle::outcome_of;
 use super::{Driver, Reserved, Settings};
+use crate::pipeline::begin_as;
+use crate::plan::{Planned, Planning, plan};
 
 /// What a report speaks of.
 pub(super) struct Subject<'a> {
@@ -23,7 +26,8 @@ pub(super) struct Subject<'a> {
 pub(super) struct Prepared {
     pub(super) admission: Admission,
     pub(super) reserved: Reserved,
-    pub(super) event: EventKind,
+    /// What is told of the message that it is about.
+    pub(super) event: Option<EventKind>,
 }
 
 impl Driver {
@@ -67,7 +71,8 @@ impl Driver {
             smtputf8: dsn.smtputf8,
             size,
             header_message_id: Some(dsn.header_message_id),
-            require_tls: false,
+            // A report tells what the message said: it is not to travel with less protection (RFC 8689 section 5).
+            require_tls: subject.waiting.message.require_tls,
             tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Report,
@@ -79,22 +84,48 @@ impl Driver {
             },
         };
         let recipient = Recipient { address: dsn.to, notify: mail::Notify::Never, orcpt: None };
-        let destination = crate::plan::way(&self.0.directory.snapshot(), None, &recipient.address).0;
-        let queue = mail::QueueKey { org: message.org, stream: message.stream, destination };
-        let reserved = self.reserve(std::iter::once(queue.clone()));
-        let state = crate::pipeline::begin_as(&queue.destination, reserved.is_active(0), subject.now);
-        let accepted = Accepted {
-            message: message.clone(),
-            recipients: vec![recipient.clone()],
-            report_on: Some(subject.waiting.message.id),
+        let report_on = Some(subject.waiting.message.id);
+        let (admission, reserved) = self.letter(settings, message, recipient, sealed, report_on)?;
+        let event = EventKind::Reported { kind, report: id, recipients: recipients.to_vec() };
+        Some(Prepared { admission, reserved, event: Some(event) })
+    }
+
+    /// A message of our own, planned like any other and with its places kept, to be committed with what it is about. None when
+    /// it leads nowhere.
+    pub(super) fn letter(
+        &self,
+        settings: &Settings,
+        mut message: Message,
+        recipient: Recipient,
+        content: Sealed,
+        report_on: Option<MessageId>,
+    ) -> Option<(Admission, Reserved)> {
+        let snapshot = self.0.directory.snapshot();
+        let (id, now) = (message.id, message.received_at);
+        let applied = settings.forwarding.apply(&snapshot, &mut message, vec![recipient], true, now);
+        let (recipients, forwarded) = applied
+            .inspect_err(|reply| tracing::warn!(%id, %reply, "a report has nowhere to go"))
+            .ok()?;
+        let ask = Planning {
+            org: message.org,
+            stream: message.stream,
+            sender: message.reverse_path.as_ref(),
+            forwarding: &settings.forwarding,
         };
-        let event = Event { at: subject.now, message: id, kind: EventKind::Accepted(Box::new(accepted)) };
-        let deliveries = vec![NewDelivery { queue, recipients: vec![(0, recipient)], state }];
-        Some(Prepared {
-            admission: Admission { message, content: sealed, deliveries, dedupe: None, events: vec![event] },
-            reserved,
-            event: EventKind::Reported { kind, report: id, recipients: recipients.to_vec() },
-        })
+        let planned = plan(&snapshot, ask, &recipients);
+        let reserved = self.reserve(None, planned.iter().map(|part| part.queue.clone()));
+        let accepted = Accepted { message: message.clone(), recipients, report_on };
+        let mut events = vec![Event { at: now, message: id, kind: EventKind::Accepted(Box::new(accepted)) }];
+        events.extend(forwarded);
+        let deliveries = planned
+            .into_iter()
+            .enumerate()
+            .map(|(index, Planned { queue, recipients })| {
+                let state = begin_as(&queue.destination, reserved.place(index), now);
+                NewDelivery { queue, recipients, state }
+            })
+            .collect();
+        Some((Admission { message, content, deliveries, dedupe: None, events }, reserved))
     }
 
     /// The original, or the beginning of it with the header section; none when it can't be read. Without it a report

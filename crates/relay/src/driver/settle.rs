@@ -3,18 +3,44 @@
 
 use std::sync::atomic::Ordering;
 
-use mail::{Attempt, Event, EventKind, Notify, Outcome, RecipientStatus, ReportKind, State, Timestamp};
-use schedule::{Decision, Facts, Fate, Now, decide};
+use directory::{NewSuppression, SuppressedBy};
+use mail::{
+    Address, Attempt, BounceClass, Disposition, Event, EventKind, Notify, OrgId, Outcome, RecipientStatus, ReportKind, State,
+    Timestamp,
+};
+use schedule::{Advice, Decision, Facts, Fate, Now, decide};
 use store::{Admitted, Content, Next, Settled, Settlement, Waiting};
 
 use super::reports::{Prepared, Subject};
-use super::{Driver, Reserved};
+use super::{Driver, Reserved, Settings, Suppress};
+
+/// What an attempt brought, to be settled.
+pub(super) struct Ended {
+    pub(super) waiting: Waiting,
+    /// What was sent, where it could be read.
+    pub(super) content: Option<Content>,
+    pub(super) attempt: Attempt,
+    /// What the provider data say of the replies, by the recipient's number.
+    pub(super) advice: Vec<(u16, Advice)>,
+    /// What else happened.
+    pub(super) events: Vec<Event>,
+    /// What else is sent.
+    pub(super) letters: Vec<Prepared>,
+}
+
+impl Ended {
+    pub(super) fn new(waiting: Waiting, content: Option<Content>, attempt: Attempt) -> Self {
+        Self { waiting, content, attempt, advice: Vec::new(), events: Vec::new(), letters: Vec::new() }
+    }
+}
 
 impl Driver {
     /// Decides what the attempt means, writes the reports it calls for, and hands all of it to the store.
-    pub(super) async fn settle(&self, waiting: Waiting, content: Option<Content>, attempt: Attempt) {
+    pub(super) async fn settle(&self, ended: Ended) {
+        let Ended { waiting, content, mut attempt, advice, mut events, letters: mut prepared } = ended;
         let settings = self.0.settings.load_full();
         let now = self.now();
+        classify(&settings, &mut attempt);
         let notify: Vec<(u16, Notify)> =
             waiting.recipients.iter().map(|r| (r.number, r.recipient.notify)).collect();
         let facts = Facts {
@@ -24,21 +50,63 @@ impl Driver {
             warned: waiting.warned,
             recipients: &notify,
         };
-        let decision = decide(&settings.retry, &facts, &attempt.outcomes, now.wall);
-        self.count(&decision);
+        let decision = decide(&settings.retry, &facts, &attempt.outcomes, &advice, now.wall);
+        self.count(&decision, &attempt);
         log(&waiting, &attempt, &decision);
-        let mut prepared = Vec::new();
+        self.suppress(&settings, &waiting, &attempt, &decision);
         for (kind, recipients) in reports_due(&waiting, &attempt, &decision) {
             let subject =
                 Subject { waiting: &waiting, attempt: &attempt, decision: &decision, now: now.wall };
             prepared
                 .extend(self.prepare_report(&settings, kind, &recipients, &subject, content.as_ref()).await);
         }
-        let (settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
+        let (mut settlement, reserved) = settlement(&waiting, attempt, &decision, prepared, now.wall);
+        settlement.events.append(&mut events);
         self.commit(settlement, decision.retry_at, reserved);
     }
 
-    fn count(&self, decision: &Decision) {
+    /// Puts addresses that do not exist on the list of those that are written to no more, where the operator wants that.
+    fn suppress(&self, settings: &Settings, waiting: &Waiting, attempt: &Attempt, decision: &Decision) {
+        let wanted = match settings.suppress {
+            Suppress::Never => false,
+            Suppress::Bulk => waiting.message.stream == mail::Stream::Bulk,
+            Suppress::Always => true,
+        };
+        if !wanted {
+            return;
+        }
+        for (pending, (_, fate)) in waiting.recipients.iter().zip(&decision.recipients) {
+            let Fate::Refused(outcome) = fate else { continue };
+            let class = attempt.outcomes.iter().find(|o| o.recipient == pending.number).and_then(|o| o.class);
+            if class.is_some_and(BounceClass::suppresses) {
+                self.suppress_address(waiting.message.org, &pending.recipient.address, outcome);
+            }
+        }
+    }
+
+    /// Best effort: the next mail to the address will be refused as this one was, and tries again.
+    pub(super) fn suppress_address(&self, org: OrgId, address: &Address, outcome: &Outcome) {
+        let directory = self.0.directory.clone();
+        let Some(org) = directory.snapshot().org(org).map(|org| org.name.to_string()) else { return };
+        let new = NewSuppression {
+            org,
+            address: address.clone(),
+            class: BounceClass::Recipient,
+            reason: format!("{} {}", outcome.status, outcome.text),
+            source: SuppressedBy::Bounce,
+        };
+        self.spawn(async move {
+            let address = new.address.clone();
+            if let Err(error) = directory.suppress(new, &"posthouse".into()).await {
+                tracing::warn!(%address, %error, "could not be put on the suppression list");
+            }
+        });
+    }
+
+    fn count(&self, decision: &Decision, attempt: &Attempt) {
+        for class in attempt.outcomes.iter().filter_map(|outcome| outcome.class) {
+            metrics::counter!("posthouse_bounces_total", "class" => class.as_str()).increment(1);
+        }
         let tally = &self.0.tally;
         for (_, fate) in &decision.recipients {
             let (result, counter) = match fate {
@@ -76,6 +144,17 @@ impl Driver {
             };
             driver.with_core(|core, now, out| core.scheduler.finished(id, due, now, out));
         });
+    }
+}
+
+/// What each failure was about, in a word.
+fn classify(settings: &Settings, attempt: &mut Attempt) {
+    for of in &mut attempt.outcomes {
+        if of.outcome.disposition != Disposition::Delivered {
+            let hosts = attempt.remote.as_ref().map(|remote| remote.name.as_str());
+            let provider = hosts.and_then(|host| settings.policy.providers.provider_of(&[host]));
+            of.class = Some(settings.classifier.classify(&of.outcome, provider.as_deref()));
+        }
     }
 }
 
@@ -127,7 +206,7 @@ fn settlement(
     let warned = waiting.warned || !decision.warn.is_empty();
     let (mut reports, mut reserved) = (Vec::new(), Vec::new());
     for report in prepared {
-        events.push(Event { at: now, message, kind: report.event });
+        events.extend(report.event.map(|kind| Event { at: now, message, kind }));
         reports.push(report.admission);
         reserved.push(report.reserved);
     }

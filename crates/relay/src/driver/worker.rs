@@ -1,89 +1,199 @@
-//! Workers: each owns one connection to one site, or answers for a site that can't be reached.
+//! Workers: each owns one connection on one path, or answers for a site that can't be reached.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use deliver::{Job, Link};
+use deliver::Link;
+use futures_util::FutureExt as _;
 use mail::{
     Attempt, DeliveryId, Destination, Disposition, EnhancedStatus, Event, EventKind, Outcome,
-    RecipientOutcome,
+    RecipientOutcome, SourceName,
 };
-use schedule::Next as Turn;
-use store::{Content, Next, Settlement, StoreError, Waiting};
+use schedule::{Advice, Next as Turn, Path, Report, Signal};
+use store::{Next, Settlement, StoreError, Waiting};
 use tokio::sync::oneshot;
 
+use super::settle::Ended;
 use super::{Driver, Order};
 
 /// Delivers over one connection until there is nothing left for it.
-pub(super) async fn work(driver: Driver, site: Destination, first: DeliveryId) {
-    let path = (mail::default_source(), mail::Site::Alone(site.clone()));
-    let mut link = driver.0.engine.link(path);
+pub(super) async fn work(driver: Driver, path: Path, first: DeliveryId) {
+    let mut worker = Worker { link: driver.0.engine.link((path.source.clone(), path.site.clone())), path, driver };
+    let limit = worker.driver.0.settings.load().policy.traffic(&worker.path.source, &worker.path.site);
+    if let Some(most) = limit.messages_per_connection {
+        worker.link.set_limit(most);
+    }
     let mut next = Some(first);
     while let Some(id) = next {
-        let (state, done) = deliver_one(&driver, &site, &mut link, id).await;
-        let stopping = driver.0.stopping.is_cancelled();
-        // The scheduler hears of the connection before the settlement can be committed.
-        let turn = driver.with_core(|core, now, out| {
-            let kept = state == schedule::Link::Kept;
-            core.scheduler.attempted(id, state, now, out);
-            let turn = if kept && !stopping { core.scheduler.next_for(&site, now, out) } else { Turn::Close };
-            // It is on the list before anybody can look for it: otherwise a new worker would come in its place.
-            let told = (turn == Turn::Wait).then(|| core.wait_idle(&site));
-            (turn, told)
-        });
-        match done {
-            Done::Attempted(done) => {
-                let (waiting, content, attempt) = *done;
-                driver.settle(waiting, content, attempt).await;
-            }
-            Done::Damaged(waiting, reason) => quarantine(&driver, &waiting, reason),
-            Done::Nothing => {}
-        }
-        next = match turn {
-            (Turn::Deliver(id), _) => Some(id),
-            (Turn::Wait, Some(told)) => idle(&driver, &site, &mut link, told).await,
-            (Turn::Wait | Turn::Close, _) => None,
+        next = match AssertUnwindSafe(worker.turn(id)).catch_unwind().await {
+            Ok(next) => next,
+            Err(_) => return worker.recover(id).await,
         };
     }
-    link.close().await;
+    worker.link.close().await;
+}
+
+/// Owns one connection on a path.
+struct Worker {
+    driver: Driver,
+    path: Path,
+    link: Link,
 }
 
 /// How a turn ended.
 enum Done {
-    Attempted(Box<(Waiting, Option<Content>, Attempt)>),
+    Ended(Box<Ended>),
     Damaged(Box<Waiting>, String),
     Nothing,
 }
 
-/// Waits for something to do; none when the connection is to be closed.
-async fn idle(
-    driver: &Driver,
-    site: &Destination,
-    link: &mut Link,
-    mut told: oneshot::Receiver<Order>,
-) -> Option<DeliveryId> {
-    let patience = driver.0.settings.load().idle;
-    tokio::select! {
-        biased;
-        order = &mut told => return follow(order.ok()),
-        () = tokio::time::sleep(patience) => {}
-        () = link.closed_by_peer() => {}
-        () = driver.0.stopping.cancelled() => {}
-    }
-    // Taken off the list by us, or by somebody who has given us something to do meanwhile.
-    told.close();
-    if let Ok(order) = told.try_recv() {
-        return follow(Some(order));
-    }
-    driver.with_core(|core, now, out| {
-        if let Some(idle) = core.idle.get_mut(site) {
-            idle.retain(|worker| !worker.is_closed());
-            if idle.is_empty() {
-                core.idle.remove(site);
-            }
+impl Worker {
+    /// Delivers one; says what comes next.
+    async fn turn(&mut self, id: DeliveryId) -> Option<DeliveryId> {
+        let (report, done) = self.deliver_one(id).await;
+        let driver = &self.driver;
+        let stopping = driver.0.stopping.is_cancelled();
+        // The scheduler hears of the connection before the settlement can be committed.
+        let turn = driver.with_core(|core, now, out| {
+            let kept = report.link == schedule::Link::Kept;
+            core.scheduler.attempted(id, report, now, out);
+            let turn = if kept && !stopping { core.scheduler.next_for(&self.path, now, out) } else { Turn::Close };
+            // It is on the list before anybody can look for it: otherwise a new worker would come in its place.
+            let told = (turn == Turn::Wait).then(|| core.wait_idle(&self.path));
+            (turn, told)
+        });
+        match done {
+            Done::Ended(ended) => driver.settle(*ended).await,
+            Done::Damaged(waiting, reason) => quarantine(driver, &waiting, reason),
+            Done::Nothing => {}
         }
-        core.scheduler.release_slot(site, now, out);
-    });
-    None
+        match turn {
+            (Turn::Deliver(id), _) => Some(id),
+            (Turn::Wait, Some(told)) => self.idle(told).await,
+            (Turn::Wait | Turn::Close, _) => None,
+        }
+    }
+
+    /// Waits for something to do; none when the connection is to be closed.
+    async fn idle(&mut self, mut told: oneshot::Receiver<Order>) -> Option<DeliveryId> {
+        let Self { driver, path, link } = self;
+        let patience = driver.0.settings.load().idle;
+        tokio::select! {
+            biased;
+            order = &mut told => return follow(order.ok()),
+            () = tokio::time::sleep(patience) => {}
+            () = link.closed_by_peer() => {}
+            () = driver.0.stopping.cancelled() => {}
+        }
+        // Taken off the list by us, or by somebody who has given us something to do meanwhile.
+        told.close();
+        if let Ok(order) = told.try_recv() {
+            return follow(Some(order));
+        }
+        driver.with_core(|core, now, out| {
+            if let Some(idle) = core.idle.get_mut(path) {
+                idle.retain(|worker| !worker.is_closed());
+                if idle.is_empty() {
+                    core.idle.remove(path);
+                }
+            }
+            core.scheduler.release_slot(path, now, out);
+        });
+        None
+    }
+
+    /// One attempt. What it says is what became of the connection, and what there is to settle.
+    async fn deliver_one(&mut self, id: DeliveryId) -> (Report, Done) {
+        let driver = self.driver.clone();
+        let waiting = driver.0.core.lock().waiting.remove(&id);
+        // While stopping, it stays active on disk and waits there for the next start.
+        let Some(waiting) = waiting.filter(|_| !driver.0.stopping.is_cancelled()) else {
+            return (self.untouched(), Done::Nothing);
+        };
+        let content = match &waiting.body {
+            Some(body) => Ok(body.clone()),
+            None => driver.0.store.content(&waiting.content).await,
+        };
+        let content = match content {
+            Ok(content) => content,
+            Err(StoreError::Damaged { reason, .. }) => {
+                return (self.untouched(), Done::Damaged(Box::new(waiting), reason));
+            }
+            Err(error) => {
+                let text = format!("the stored message could not be read: {error}");
+                let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
+                let attempt = without_peer(&driver, &waiting, None, &outcome);
+                return (self.untouched(), Done::Ended(Box::new(Ended::new(waiting, None, attempt))));
+            }
+        };
+        if waiting.queue.destination == Destination::Bounces {
+            let ended = driver.take_bounce(waiting, content).await;
+            return (self.untouched(), Done::Ended(Box::new(ended)));
+        }
+        let (job, sender) = driver.job(waiting, content);
+        let attempt = self.link.attempt(&job).await;
+        let (signals, advice) = self.judge(&attempt);
+        let link = match self.link.unreachable() {
+            Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),
+            None => self.state(),
+        };
+        let report = Report { link, latency: self.link.latency(), signals };
+        let mut waiting = job.waiting;
+        if let Some(message) = sender {
+            waiting.message = message;
+        }
+        (report, Done::Ended(Box::new(Ended { advice, ..Ended::new(waiting, Some(job.content), attempt) })))
+    }
+
+    /// What the replies say about the path, and about each recipient.
+    fn judge(&self, attempt: &Attempt) -> (Vec<Signal>, Vec<(u16, Advice)>) {
+        if attempt.all_delivered() {
+            return (Vec::new(), Vec::new());
+        }
+        let settings = self.driver.0.settings.load();
+        let (mut signals, mut advice) = (Vec::<Signal>::new(), Vec::new());
+        let failed = attempt.outcomes.iter().filter(|of| of.outcome.disposition != Disposition::Delivered);
+        for of in failed {
+            let judgement = settings.policy.providers.judge(&self.path.site, &of.outcome);
+            for signal in judgement.actions {
+                if !signals.contains(&signal) {
+                    signals.push(signal);
+                }
+            }
+            advice.extend(judgement.advice.map(|advice| (of.recipient, advice)));
+        }
+        (signals, advice)
+    }
+
+    fn state(&self) -> schedule::Link {
+        if self.link.is_open() { schedule::Link::Kept } else { schedule::Link::Closed }
+    }
+
+    fn untouched(&self) -> Report {
+        Report::of(self.state())
+    }
+
+    /// A fault of this program ended the turn. The message is on disk as it was; it is tried again, the slot is free, and
+    /// the fault is on record. Whether the peer took the message is not known.
+    async fn recover(self, id: DeliveryId) {
+        metrics::counter!("posthouse_delivery_panics_total").increment(1);
+        tracing::error!(%id, path = %self.path, "a fault of this program ended an attempt; please report it");
+        let driver = self.driver;
+        driver.with_core(|core, now, out| {
+            core.scheduler.attempted(id, Report::of(schedule::Link::Closed), now, out);
+        });
+        let text = "a fault of this program ended the attempt";
+        let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
+        match driver.0.store.load(id).await {
+            Ok(Some(waiting)) => {
+                let attempt = without_peer(&driver, &waiting, Some(self.path.source), &outcome);
+                driver.settle(Ended::new(waiting, None, attempt)).await;
+            }
+            // Settled before the fault, or the store has stopped: then the next start finds it.
+            Ok(None) => driver.with_core(|core, now, out| core.scheduler.finished(id, None, now, out)),
+            Err(error) => tracing::error!(%id, %error, "it could not be put back"),
+        }
+    }
 }
 
 fn follow(order: Option<Order>) -> Option<DeliveryId> {
@@ -93,66 +203,25 @@ fn follow(order: Option<Order>) -> Option<DeliveryId> {
     }
 }
 
-/// One attempt. What it says is what became of the connection, and what there is to settle.
-async fn deliver_one(
-    driver: &Driver,
-    site: &Destination,
-    link: &mut Link,
-    id: DeliveryId,
-) -> (schedule::Link, Done) {
-    let waiting = driver.0.core.lock().waiting.remove(&id);
-    // While stopping, it stays active on disk and waits there for the next start.
-    let Some(waiting) = waiting.filter(|_| !driver.0.stopping.is_cancelled()) else {
-        return (link_state(link), Done::Nothing);
-    };
-    let content = match &waiting.body {
-        Some(body) => Ok(body.clone()),
-        None => driver.0.store.content(&waiting.content).await,
-    };
-    let content = match content {
-        Ok(content) => content,
-        Err(StoreError::Damaged { reason, .. }) => {
-            return (link_state(link), Done::Damaged(Box::new(waiting), reason));
-        }
-        Err(error) => {
-            let text = format!("the stored message could not be read: {error}");
-            let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
-            let attempt = without_peer(driver, &waiting, site, &outcome);
-            return (link_state(link), Done::Attempted(Box::new((waiting, None, attempt))));
-        }
-    };
-    let job = Job { waiting, content, full_transcript: false };
-    let attempt = link.attempt(&job).await;
-    let state = match link.unreachable() {
-        Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),
-        None => link_state(link),
-    };
-    (state, Done::Attempted(Box::new((job.waiting, Some(job.content), attempt))))
-}
-
-fn link_state(link: &Link) -> schedule::Link {
-    if link.is_open() { schedule::Link::Kept } else { schedule::Link::Closed }
-}
-
 /// Settles a delivery to a site that can't be reached at the moment with what the last connection met.
-pub(super) async fn answer(driver: Driver, id: DeliveryId, outcome: Arc<Outcome>) {
+pub(super) async fn answer(driver: Driver, id: DeliveryId, outcome: Arc<Outcome>, source: SourceName) {
     let waiting = driver.with_core(|core, now, out| {
-        core.scheduler.attempted(id, schedule::Link::Closed, now, out);
+        core.scheduler.attempted(id, Report::of(schedule::Link::Closed), now, out);
         core.waiting.remove(&id)
     });
     if let Some(waiting) = waiting {
-        let attempt = without_peer(&driver, &waiting, &waiting.queue.destination, &outcome);
-        driver.settle(waiting, None, attempt).await;
+        let attempt = without_peer(&driver, &waiting, Some(source), &outcome);
+        driver.settle(Ended::new(waiting, None, attempt)).await;
     }
 }
 
 /// An attempt that reached nobody.
-fn without_peer(driver: &Driver, waiting: &Waiting, site: &Destination, outcome: &Outcome) -> Attempt {
+fn without_peer(driver: &Driver, waiting: &Waiting, source: Option<SourceName>, outcome: &Outcome) -> Attempt {
     let outcomes =
         waiting.recipients.iter().map(|r| RecipientOutcome::new(r.number, outcome.clone())).collect();
     Attempt {
         delivery: waiting.id,
-        destination: site.clone(),
+        destination: waiting.queue.destination.clone(),
         started: driver.0.clock.now(),
         duration_ms: 0,
         remote: None,
@@ -160,7 +229,7 @@ fn without_peer(driver: &Driver, waiting: &Waiting, site: &Destination, outcome:
         outcomes,
         dsn: false,
         transcript: None,
-        source: None,
+        source,
         security: None,
     }
 }

@@ -71,7 +71,7 @@ impl Relay {
                 next_hops: Vec::new(),
             };
         }
-        let (destination, route) = crate::plan::way(snapshot, sender, to);
+        let (destination, route) = crate::plan::way(snapshot, &self.forwarding.load(), sender, to);
         let route = route.map_or_else(
             || "no route matches: by MX".to_owned(),
             |route| {

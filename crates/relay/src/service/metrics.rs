@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use metrics::gauge;
+use metrics::{describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::Relay;
@@ -21,7 +21,44 @@ pub(super) fn install() {
             .inspect_err(|error| tracing::error!(%error, "metrics are off"))
             .ok()
     });
+    GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
+    COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
 }
+
+/// What each gauge is, for whoever reads `/metrics`.
+const GAUGES: [(&str, &str); 22] = [
+    ("posthouse_store_messages_admitted", "Messages taken in since the start"),
+    ("posthouse_store_deliveries_settled", "Settlements of deliveries since the start"),
+    ("posthouse_store_groups", "Commits of the queue since the start"),
+    ("posthouse_store_fsyncs", "Syncs to disk since the start"),
+    ("posthouse_store_content_bytes_live", "Stored content that is still needed, in octets"),
+    ("posthouse_store_content_bytes", "Stored content on disk, in octets"),
+    ("posthouse_store_segments", "Files of stored content"),
+    ("posthouse_store_wal_bytes", "Write-ahead log of the queue, in octets"),
+    ("posthouse_queue_deliveries", "Deliveries in the queue, in whatever state"),
+    ("posthouse_outbox_events", "Events that are not in the history yet"),
+    ("posthouse_memory_bytes", "Of limits.memory, what is in use"),
+    ("posthouse_queue_active", "Deliveries in memory"),
+    ("posthouse_connections_out", "Connections to other servers"),
+    ("posthouse_queues", "Queues whose state is in memory"),
+    ("posthouse_sites", "Sites whose state is in memory"),
+    ("posthouse_paths", "Paths (source and site) whose state is in memory"),
+    ("posthouse_paths_suspended", "Paths that are left alone for now after failures or at a peer's word"),
+    ("posthouse_connections_in", "Connections from clients"),
+    ("posthouse_history_lag_events", "Events that wait to be written into the history"),
+    ("posthouse_history_bytes", "The history on disk, in octets"),
+    ("posthouse_ready", "1 while /readyz says 200"),
+    ("posthouse_delivery_tasks", "Workers and other tasks of the delivery side"),
+];
+
+/// What each counter of the delivery side is; those of the listeners are described where they are counted.
+const COUNTERS: [(&str, &str); 5] = [
+    ("posthouse_recipients_total", "Recipients by what an attempt or the end of their time came to"),
+    ("posthouse_bounces_total", "Refused and deferred recipients by what it was about"),
+    ("posthouse_delivery_connections_total", "Connections made for deliveries: tls, clear or failed"),
+    ("posthouse_delivery_tls_fallbacks_total", "Deliveries in the clear after a failed handshake that nobody insisted on"),
+    ("posthouse_delivery_panics_total", "Attempts that ended in a fault of this program"),
+];
 
 /// All of them, as text.
 pub(super) fn render(relay: &Relay) -> String {
@@ -54,7 +91,7 @@ fn read_gauges(relay: &Relay) {
     set("posthouse_queue_active", driver.active as u64);
     set("posthouse_connections_out", driver.connections as u64);
     set("posthouse_queues", driver.queues as u64);
-    set("posthouse_destinations", driver.sites as u64);
+    set("posthouse_sites", driver.sites as u64);
     set("posthouse_connections_in", relay.connections.open() as u64);
     let history = relay.history.stats();
     set("posthouse_history_lag_events", history.lag);

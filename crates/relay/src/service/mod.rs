@@ -3,11 +3,13 @@
 mod control;
 mod convert;
 mod explain;
+mod forwarding;
 mod gate;
 mod logging;
 mod metrics;
 mod reload;
 mod run;
+mod standing;
 mod submit;
 mod tell;
 
@@ -27,6 +29,7 @@ use crate::driver::Driver;
 
 pub(crate) use control::RelayControl;
 pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
+pub(crate) use forwarding::{Forwarding, Special};
 pub(crate) use gate::Gate;
 pub(crate) use run::{ServeError, open, serve};
 pub(crate) use tell::tell;
@@ -50,6 +53,10 @@ pub(crate) struct Relay {
     pub(crate) tls: net::ServerTls,
     pub(crate) policy: ArcSwap<receive::Policy>,
     pub(crate) gate: Gate,
+    /// What is done to envelopes.
+    pub(crate) forwarding: ArcSwap<Forwarding>,
+    /// What forwarding signs with.
+    pub(crate) keys: forward::Keys,
     pub(crate) connections: Connections,
     /// Makes reloads one after the other.
     pub(crate) reloading: tokio::sync::Mutex<()>,
