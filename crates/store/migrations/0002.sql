@@ -13,13 +13,10 @@ CREATE TABLE segment (
 INSERT INTO segment SELECT segment, count(*), sum(length) + 24 * count(*), max(offset + length), min(id), max(id)
     FROM message GROUP BY segment;
 
--- Deliveries by state.
-CREATE TABLE tally (
-    state INTEGER PRIMARY KEY,
-    n     INTEGER NOT NULL
-);
-INSERT INTO tally VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0);
-UPDATE tally SET n = (SELECT count(*) FROM delivery d WHERE d.state = tally.state);
+-- Deliveries by state, among the facts that commits write anyway.
+INSERT INTO meta SELECT s.name, (SELECT count(*) FROM delivery d WHERE d.state = s.state) FROM
+    (SELECT 0 AS state, 'active' AS name UNION ALL SELECT 1, 'waiting' UNION ALL SELECT 2, 'held'
+     UNION ALL SELECT 3, 'sandboxed' UNION ALL SELECT 4, 'quarantined') s;
 
 -- How many deliveries of a queue wait, and when the first of them is due.
 ALTER TABLE queue ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
@@ -28,7 +25,6 @@ UPDATE queue SET
     waiting = (SELECT count(*) FROM delivery d WHERE d.queue = queue.id AND d.due IS NOT NULL),
     due = (SELECT min(due) FROM delivery d WHERE d.queue = queue.id AND d.due IS NOT NULL);
 CREATE INDEX queue_due ON queue (due) WHERE due IS NOT NULL;
-CREATE INDEX queue_idle ON queue (id) WHERE due IS NULL;
 
 -- The only recipient of a delivery stands in its row; several, and those of older rows, in the table recipient.
 ALTER TABLE delivery ADD COLUMN n INTEGER;

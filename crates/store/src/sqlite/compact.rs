@@ -6,16 +6,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use mail::MessageId;
 use rusqlite::Connection;
 
 use super::inbox::Op;
 use super::write::{Tx, content_ref};
-use super::{Shared, codec, upkeep};
-use crate::content::{CHUNK, ContentRef, HEADER, Segment, SegmentId, record_size};
+use super::{Shared, codec, read, upkeep};
+use crate::content::{CHUNK, ContentRef, HEADER, Header, Segment, SegmentId, record_size};
 use crate::error::StoreError;
 
 /// References are committed so many at a time.
 const COMMIT: usize = 1000;
+/// Rows looked up in one transaction.
+const LOOK_UP: usize = 2000;
 /// Dead bytes below so many segments' worth are left alone.
 const SLACK_SEGMENTS: u64 = 4;
 
@@ -27,7 +30,7 @@ pub(crate) struct Move {
     offset: u64,
 }
 
-/// Moves stragglers while more than half of the disk space is dead, beyond some slack.
+/// Moves stragglers while more than a fifth of the disk space is dead, beyond some slack.
 pub(crate) fn run(shared: &Arc<Shared>) -> Result<(), StoreError> {
     while let Some(victims) = choose(shared) {
         if shared.upkeep.is_stopped() || shared.room.check(shared.written()).is_err() {
@@ -42,12 +45,12 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Result<(), StoreError> {
 /// Segments whose live records together make one segment at most, the emptiest first; none when all is well.
 fn choose(shared: &Shared) -> Option<BTreeMap<SegmentId, Segment>> {
     let totals = shared.segments.totals();
-    if totals.size <= 2 * totals.live + SLACK_SEGMENTS * shared.config.segment_size {
+    if totals.size <= totals.live + totals.live / 4 + SLACK_SEGMENTS * shared.config.segment_size {
         return None;
     }
     let segments = shared.segments.snapshot();
     let mut sparse: Vec<_> =
-        segments.into_iter().filter(|(_, s)| !s.open && !s.stuck && s.live * 2 < s.size).collect();
+        segments.into_iter().filter(|(_, s)| !s.open && !s.stuck && s.live * 5 < s.size * 4).collect();
     sparse.sort_by_key(|(_, s)| s.live * 1000 / s.size.max(1));
     let mut room = shared.config.segment_size;
     let mut victims = BTreeMap::new();
@@ -64,7 +67,7 @@ fn choose(shared: &Shared) -> Option<BTreeMap<SegmentId, Segment>> {
 fn compact(shared: &Arc<Shared>, victims: &BTreeMap<SegmentId, Segment>) -> Result<(), StoreError> {
     let mut records = Vec::new();
     for (id, segment) in victims {
-        records.extend(shared.read_now(|conn| records_in(conn, *id, segment))?);
+        records.extend(live_records(shared, *id, segment)?);
     }
     let segments = &shared.segments;
     let (id, file) = segments.create_file()?;
@@ -85,7 +88,53 @@ fn compact(shared: &Arc<Shared>, victims: &BTreeMap<SegmentId, Segment>) -> Resu
     done
 }
 
-/// The records of a segment that rows refer to, in the order of the file.
+/// The records of a segment that rows refer to, in the order of the file. The file says which messages to look for: the
+/// rows have no index by segment, and after some compactions a segment's messages are far apart.
+fn live_records(shared: &Shared, id: SegmentId, segment: &Segment) -> Result<Vec<ContentRef>, StoreError> {
+    let failed = |e: std::io::Error| StoreError::io("reading a content segment", &e);
+    let file = File::open(shared.segments.path(id)).map_err(failed)?;
+    let Some(written) = headers(&file).map_err(failed)? else {
+        return shared.read_now(|conn| records_in(conn, id, segment));
+    };
+    let mut records = Vec::new();
+    for part in written.chunks(LOOK_UP) {
+        let found = shared.read_now(|conn| {
+            part.iter()
+                .map(|(message, offset)| record_at(conn, *message, id, *offset))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        records.extend(found.into_iter().flatten());
+    }
+    Ok(records)
+}
+
+/// The messages whose records stand in a file, and where. None when it cannot be read to its end.
+fn headers(file: &File) -> std::io::Result<Option<Vec<(MessageId, u64)>>> {
+    let size = file.metadata()?.len();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < size {
+        let mut header = [0; HEADER];
+        if size - at < HEADER as u64 || file.read_exact_at(&mut header, at).is_err() {
+            return Ok(None);
+        }
+        let Some(header) = Header::decode(&header) else { return Ok(None) };
+        found.push((header.message, at + HEADER as u64));
+        at += record_size(header.length);
+    }
+    Ok(Some(found))
+}
+
+fn record_at(
+    conn: &Connection,
+    message: MessageId,
+    segment: SegmentId,
+    offset: u64,
+) -> rusqlite::Result<Option<ContentRef>> {
+    let found = read::locate(conn, message)?;
+    Ok(found.filter(|at| (at.segment, at.offset) == (segment, offset)))
+}
+
+/// The same, by going through the rows of all messages that may be in it.
 fn records_in(conn: &Connection, id: SegmentId, segment: &Segment) -> rusqlite::Result<Vec<ContentRef>> {
     let mut records = conn
         .prepare_cached(

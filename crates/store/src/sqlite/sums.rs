@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use mail::State;
 use rusqlite::Connection;
 
-use super::codec;
+use super::{codec, schema};
 use crate::content::{ContentRef, Segment, SegmentId, Segments};
 use crate::model::Counts;
 
 type Result<T> = rusqlite::Result<T>;
+
+/// The facts that hold how many deliveries are in each state, by its number.
+const STATES: [&str; 5] = ["active", "waiting", "held", "sandboxed", "quarantined"];
 
 /// Where a delivery stands: its queue by number, its state and its due time.
 pub(crate) type Standing = (i64, State, Option<i64>);
@@ -62,9 +65,10 @@ impl Effects {
 
     /// The sums of deliveries alone.
     pub(crate) fn write_rows(&self, conn: &Connection) -> Result<()> {
-        for (state, by) in (0_i64..).zip(self.states) {
+        for (name, by) in STATES.iter().zip(self.states) {
             if by != 0 {
-                conn.prepare_cached("UPDATE tally SET n = n + ?2 WHERE state = ?1")?.execute((state, by))?;
+                conn.prepare_cached("UPDATE meta SET value = value + ?2 WHERE name = ?1")?
+                    .execute((name, by))?;
             }
         }
         for (queue, by) in &self.queues {
@@ -124,17 +128,14 @@ pub(crate) fn segments(conn: &Connection) -> Result<Vec<(SegmentId, Segment)>> {
 
 /// Deliveries by state, as the last commit left them.
 pub(crate) fn counts(conn: &Connection) -> Result<Counts> {
-    let of = |state: State| {
-        conn.prepare_cached("SELECT n FROM tally WHERE state = ?1")?
-            .query_row([codec::state_code(state)], |row| row.get::<_, i64>(0))
-            .map(|n| u64::try_from(n).unwrap_or(0))
-    };
+    let of = |name| -> Result<u64> { Ok(u64::try_from(schema::fact(conn, name)?.unwrap_or(0)).unwrap_or(0)) };
+    let [active, waiting, held, sandboxed, quarantined] = STATES;
     Ok(Counts {
-        active: of(State::Active)?,
-        waiting: of(State::Waiting)?,
-        held: of(State::Held)?,
-        sandboxed: of(State::Sandboxed)?,
-        quarantined: of(State::Quarantined)?,
+        active: of(active)?,
+        waiting: of(waiting)?,
+        held: of(held)?,
+        sandboxed: of(sandboxed)?,
+        quarantined: of(quarantined)?,
     })
 }
 
@@ -151,8 +152,10 @@ pub(crate) fn check(conn: &Connection) -> Result<Vec<String>> {
         ),
         (
             "states",
-            "SELECT count(*) FROM tally t
-             WHERE t.n <> (SELECT count(*) FROM delivery d WHERE d.state = t.state)",
+            "SELECT count(*) FROM (SELECT 0 AS state, 'active' AS name UNION ALL SELECT 1, 'waiting'
+               UNION ALL SELECT 2, 'held' UNION ALL SELECT 3, 'sandboxed' UNION ALL SELECT 4, 'quarantined') s
+             LEFT JOIN (SELECT state, count(*) AS n FROM delivery GROUP BY state) f USING (state)
+             LEFT JOIN meta USING (name) WHERE coalesce(f.n, 0) IS NOT meta.value",
         ),
         (
             "queues",

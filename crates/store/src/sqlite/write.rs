@@ -33,6 +33,11 @@ pub(crate) enum Tidy {
     },
     /// Drop expired dedupe keys, a thousand at most.
     Dedupe,
+    /// Give so many free pages at the end of the file back, moving those that are not free.
+    GiveBack {
+        /// How many.
+        pages: u64,
+    },
 }
 
 /// What a settlement met.
@@ -240,18 +245,23 @@ impl Tx<'_> {
     }
 
     /// Deletes a delivery, and its message with the last one. False when it was not there.
+    ///
+    /// Looking first and deleting then costs less than `RETURNING`, which makes a table for its answer each time.
     pub(crate) fn remove(&mut self, delivery: DeliveryId) -> Result<bool> {
         let (message, index) = (codec::id(delivery.message), delivery.index);
-        let deleted = self
+        let found = self
             .conn
             .prepare_cached(
-                "DELETE FROM delivery WHERE message = ?1 AND idx = ?2 RETURNING queue, state, due, n IS NULL",
+                "SELECT queue, state, due, n IS NULL FROM delivery WHERE message = ?1 AND idx = ?2",
             )?
             .query_row((message, index), |row| {
                 Ok(((row.get(0)?, codec::state(row.get(1)?)?, row.get(2)?), row.get::<_, bool>(3)?))
             })
             .optional()?;
-        let Some((was, has_rows)) = deleted else { return Ok(false) };
+        let Some((was, has_rows)) = found else { return Ok(false) };
+        self.conn
+            .prepare_cached("DELETE FROM delivery WHERE message = ?1 AND idx = ?2")?
+            .execute((message, index))?;
         self.effects.moved(Some(was), None);
         if has_rows {
             self.conn
@@ -261,12 +271,15 @@ impl Tx<'_> {
         let gone = self
             .conn
             .prepare_cached(
-                "DELETE FROM message WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message = ?1)
-                 RETURNING segment, offset, length, crc",
+                "SELECT segment, offset, length, crc FROM message
+                 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message = ?1)",
             )?
             .query_row([message], |row| content_ref(delivery.message, row, 0))
             .optional()?;
-        self.effects.removed.extend(gone);
+        if let Some(gone) = gone {
+            self.conn.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([message])?;
+            self.effects.removed.push(gone);
+        }
         Ok(true)
     }
 
@@ -345,6 +358,12 @@ impl Tx<'_> {
                            (SELECT org, key FROM dedupe WHERE expires <= ?1 ORDER BY expires LIMIT 1000)",
                     )?
                     .execute([self.now.0])?;
+            }
+            Tidy::GiveBack { pages } => {
+                // A row for each page.
+                let mut shrink = self.conn.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+                let mut rows = shrink.query([])?;
+                while rows.next()?.is_some() {}
             }
         }
         Ok(())

@@ -12,3 +12,5 @@ mod damage;
 mod disk;
 mod faults;
 mod model;
+mod scale;
+mod versions;

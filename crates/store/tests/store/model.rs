@@ -268,10 +268,34 @@ impl World {
             assert_eq!(page.iter().map(|w| (w.due.unwrap(), w.id)).collect::<Vec<_>>(), due);
             assert_eq!((queue.waiting, queue.due), (due.len() as u64, due[0].0));
         }
+        let queues: Vec<_> = store.queues().await.unwrap().into_iter().map(|q| (q.due, q.queue)).collect();
+        let mut ahead: Vec<_> = queues.clone();
+        ahead.sort();
+        for n in [1, 2, 100] {
+            assert_eq!(walk(store, n).await, ahead);
+        }
         let live: BTreeMap<_, _> =
             self.model.iter().map(|(id, k)| (id.message, k.content.len() as u64 + 24)).collect();
         assert_eq!(store.stats().live_bytes, live.values().sum::<u64>());
         assert_eq!(store.stats().deliveries, self.model.len() as u64);
+    }
+}
+
+/// All queues with something waiting, from one horizon to the next.
+async fn walk(store: &Store, n: usize) -> Vec<(Timestamp, mail::QueueKey)> {
+    let (mut all, mut after) = (Vec::new(), Timestamp(i64::MIN));
+    loop {
+        let horizon = store.horizon(after, n).await.unwrap();
+        let last = horizon.complete_until == Timestamp(i64::MAX);
+        assert!(last || horizon.queues.len() >= n && horizon.complete_until > after);
+        let mut found: Vec<_> = horizon.queues.into_iter().map(|(queue, due)| (due, queue)).collect();
+        assert!(found.is_sorted_by_key(|(due, _)| *due));
+        found.sort();
+        all.extend(found);
+        if last {
+            return all;
+        }
+        after = horizon.complete_until;
     }
 }
 
