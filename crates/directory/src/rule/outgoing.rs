@@ -53,10 +53,10 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Warmup {
-    /// The first day, in UTC.
+    /// The first day, in UTC. Before it the source sends nothing.
     pub start: Day,
     /// How many messages may go to one site on the first day, the second, and so on; after the last there is no bound.
-    pub plan: Vec<u64>,
+    pub plan: Vec<u32>,
 }
 
 impl Rule for Source {
@@ -104,7 +104,8 @@ impl Rule for Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
-    /// Its sources, each with its weight: `{ fast = 3, slow = 1 }` gives the first three quarters of the mail.
+    /// Its sources, each with its weight: `{ fast = 3, slow = 1 }` gives the first three quarters of the mail. One of weight 0
+    /// is used only when no other can be.
     pub sources: BTreeMap<String, u32>,
 }
 
@@ -116,10 +117,10 @@ impl Rule for Pool {
         if self.sources.is_empty() {
             return Err(Wrong::new("sources", "a pool without sources", "sources = { NAME = 1 }"));
         }
-        match self.sources.iter().find(|(_, weight)| **weight == 0 || **weight > WEIGHT_MAX) {
+        match self.sources.iter().find(|(_, weight)| **weight > WEIGHT_MAX) {
             Some((name, _)) => {
-                let what = format!("the weight of {name:?} has to be 1 to {WEIGHT_MAX}");
-                Err(Wrong::new(format!("sources.{name}"), what, "leave out a source that is to send nothing"))
+                let what = format!("the weight of {name:?} has to be 0 to {WEIGHT_MAX}");
+                Err(Wrong::new(format!("sources.{name}"), what, ""))
             }
             None => Ok(()),
         }

@@ -61,7 +61,7 @@ impl FromStr for TlsLevel {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsPolicy {
-    /// Recipient domains: `"partner.example"`, or `"*.partner.example"` for everything below it.
+    /// Recipient domains: `"partner.example"`, `"*.partner.example"` for everything below it, `"*"` for all.
     #[schemars(with = "Vec<String>")]
     pub domains: Vec<Pattern>,
     /// How far a connection has to be protected.
@@ -88,7 +88,8 @@ impl Rule for TlsPolicy {
         if self.domains.is_empty() {
             return Err(Wrong::new("domains", "a TLS policy without domains", "domains = [\"partner.example\"]"));
         }
-        domains_only("domains", &self.domains)?;
+        let some: Vec<Pattern> = self.domains.iter().filter(|p| **p != Pattern::Any).cloned().collect();
+        domains_only("domains", &some)?;
         if let Some(i) = self.names.iter().position(|name| domain_to_ascii(name).is_none()) {
             let what = format!("{:?} is no host name", self.names[i]);
             return Err(Wrong::new(format!("names[{i}]"), what, ""));

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::diagnose::{ConfigError, ConfigErrors, Source};
 use super::values::Secret;
-use super::{Config, Listener, Mode, Recipients, keys, reference, validate};
+use super::{Config, Listener, Mode, Recipients, SmartHost, keys, reference, validate};
 
 impl Config {
     /// Reads a file.
@@ -48,7 +48,6 @@ impl Config {
 
     /// Fills in what is by default and not constant, makes paths absolute, reads secrets.
     fn resolve(&mut self) -> Vec<ConfigError> {
-        let mut wrong = Vec::new();
         let base = self.source.path.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
         let absolute = |path: &mut PathBuf| {
             let joined = base.join(&*path);
@@ -68,23 +67,24 @@ impl Config {
         if let Recipients::File(path) = &mut self.relay.recipients {
             absolute(path);
         }
-        for (name, host) in &mut self.smarthost {
-            let Some(path) = &mut host.password_file else { continue };
-            absolute(path);
-            if host.password.is_some() {
-                let key = format!("smarthost.{name}.password");
-                let message = format!("smart host `{name}` has both password and password_file");
-                wrong.push(ConfigError::new(message, self.source.span(&key)).help("keep one of them"));
-                continue;
-            }
-            match read_secret(path) {
-                Ok(secret) => host.password = Some(secret),
-                Err(why) => {
-                    let key = format!("smarthost.{name}.password_file");
-                    wrong.push(ConfigError::new(why, self.source.span(&key)));
-                }
-            }
+        for path in [&mut self.delivery.providers, &mut self.delivery.bounces, &mut self.dns.trust_anchors] {
+            path.take_if(|p| p.as_os_str().is_empty());
+            path.iter_mut().for_each(&absolute);
         }
+        for policy in &mut self.tls_policy {
+            let paths = [&mut policy.ca_file, &mut policy.client_certificate, &mut policy.client_key];
+            paths.into_iter().flatten().for_each(&absolute);
+        }
+        let mut secrets = Secrets { source: &self.source, absolute: &absolute, wrong: Vec::new() };
+        for (name, host) in &mut self.smarthost {
+            secrets.smarthost(name, host);
+        }
+        for (name, source) in &mut self.sources {
+            let (given, file) = (&mut source.proxy_password, &mut source.proxy_password_file);
+            let made = |text: Secret| directory::Secret::new(text.expose());
+            secrets.fill(&format!("source.{name}"), "proxy_password", given, file, made);
+        }
+        let wrong = secrets.wrong;
         if self.listener.is_empty() && self.source.span("listener").is_none() {
             self.listener = default_listeners();
         }
@@ -94,6 +94,67 @@ impl Config {
             }
         }
         wrong
+    }
+}
+
+/// Reads secrets out of their files.
+struct Secrets<'a> {
+    source: &'a Source,
+    absolute: &'a dyn Fn(&mut PathBuf),
+    wrong: Vec<ConfigError>,
+}
+
+impl Secrets<'_> {
+    fn smarthost(&mut self, name: &str, host: &mut SmartHost) {
+        let at = format!("smarthost.{name}");
+        for path in [&mut host.client_certificate, &mut host.client_key].into_iter().flatten() {
+            (self.absolute)(path);
+        }
+        self.fill(&at, "password", &mut host.password, &mut host.password_file, |s| s);
+        for (i, login) in host.login.iter_mut().enumerate() {
+            let at = format!("{at}.login[{i}]");
+            self.fill(&at, "password", &mut login.password, &mut login.password_file, |s| s);
+        }
+        if let Some(oauth) = &mut host.oauth {
+            let at = format!("{at}.oauth");
+            self.fill(&at, "client_secret", &mut oauth.client_secret, &mut oauth.client_secret_file, |s| s);
+            if let Some(path) = &mut oauth.refresh_token_file {
+                // Read when it is needed: the relay itself writes it anew.
+                (self.absolute)(path);
+                if oauth.refresh_token.is_some() {
+                    self.both(&at, "refresh_token");
+                }
+            }
+        }
+    }
+
+    fn both(&mut self, at: &str, key: &str) {
+        let message = format!("`{at}` has both {key} and {key}_file");
+        let span = self.source.span(&format!("{at}.{key}"));
+        self.wrong.push(ConfigError::new(message, span).help("keep one of them"));
+    }
+
+    /// Fills the secret `key` of the table `at` from its file, if there is one.
+    fn fill<T>(
+        &mut self,
+        at: &str,
+        key: &str,
+        given: &mut Option<T>,
+        file: &mut Option<PathBuf>,
+        made: impl FnOnce(Secret) -> T,
+    ) {
+        let Some(path) = file else { return };
+        (self.absolute)(path);
+        if given.is_some() {
+            return self.both(at, key);
+        }
+        match read_secret(path) {
+            Ok(secret) => *given = Some(made(secret)),
+            Err(why) => {
+                let span = self.source.span(&format!("{at}.{key}_file"));
+                self.wrong.push(ConfigError::new(why, span));
+            }
+        }
     }
 }
 

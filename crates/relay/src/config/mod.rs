@@ -1,28 +1,34 @@
 //! The configuration: one TOML file as typed values. What the fields say in their comments is what
 //! `posthouse config reference` prints, so the comments speak to the person who writes the file.
 
+mod delivery;
 mod diagnose;
 mod keys;
 mod load;
 mod reference;
 mod routing;
+mod rules;
 mod service;
+mod smarthost;
 mod validate;
 pub mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use directory::rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use delivery::{Automatic, Delivery, Dns, Dnssec, Forward, Suppression};
 pub use diagnose::{ConfigError, ConfigErrors, Source};
 pub use reference::{reference, schema};
-pub use routing::{Delivery, Dns, Recipients, Relay, RelayNetwork, Route, RouteTo, SmartHost, SmartHostTls};
+pub use routing::{Recipients, Relay, RelayNetwork, Route, RouteTo};
 pub use service::{
     Acme, Api, BareNewline, Challenge, History, Limits, Listener, Log, LogFormat, Mode, Queue, Store,
     StoreEngine, Tls,
 };
+pub use smarthost::{Hosts, LoginRule, OAuth, SmartHost};
 pub use values::Secret;
 
 /// The configuration of Posthouse. An empty file is a working relay on loopback.
@@ -55,6 +61,32 @@ pub struct Config {
     pub route: Vec<Route>,
     /// Smart hosts, by name: `[smarthost.upstream]`.
     pub smarthost: BTreeMap<String, SmartHost>,
+    /// Outgoing addresses, by name: `[source.fast]`. The source `default` is always there: the address that the system
+    /// chooses, with `hostname` in EHLO; a source of that name says otherwise.
+    #[serde(rename = "source")]
+    pub sources: BTreeMap<String, rule::Source>,
+    /// Sources that share the work, by name: `[pool.news]`. The pool `default` is always there: the source `default`; a pool of
+    /// that name says otherwise.
+    pub pool: BTreeMap<String, rule::Pool>,
+    /// Which pool mail leaves by. All keys given must match; the first rule that matches counts; without one, the
+    /// organisation's own pool if it has one, else the pool `default`.
+    pub egress: Vec<rule::Egress>,
+    /// How much traffic sites are given. Goes before what the provider data say, key by key; of several rules that say the
+    /// same key, the first one counts.
+    pub shape: Vec<rule::Shape>,
+    /// How much an organisation, a credential or a route may take. Give exactly one of `org`, `credential` and `to` in each.
+    pub ceiling: Vec<rule::Ceiling>,
+    /// How connections to some recipient domains are protected, instead of what DANE, MTA-STS and the peers' offers say. The
+    /// first rule that matches the recipient's domain counts.
+    pub tls_policy: Vec<rule::TlsPolicy>,
+    /// Addresses that stand for others.
+    pub alias: Vec<rule::Alias>,
+    /// Envelope addresses that are written anew by a regular expression. The first rule that matches counts.
+    pub rewrite: Vec<rule::Rewrite>,
+    /// Mail that goes on to other addresses, and reports that come back late.
+    pub forward: Forward,
+    /// Addresses that are written to no more.
+    pub suppression: Suppression,
     /// Name resolving.
     pub dns: Dns,
     /// How long and how often delivery is tried.
@@ -90,6 +122,16 @@ impl Default for Config {
             relay: Relay::default(),
             route: Vec::new(),
             smarthost: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            pool: BTreeMap::new(),
+            egress: Vec::new(),
+            shape: Vec::new(),
+            ceiling: Vec::new(),
+            tls_policy: Vec::new(),
+            alias: Vec::new(),
+            rewrite: Vec::new(),
+            forward: Forward::default(),
+            suppression: Suppression::default(),
             dns: Dns::default(),
             queue: Queue::default(),
             delivery: Delivery::default(),

@@ -42,9 +42,7 @@ pub fn reference() -> String {
         };
         let _ = write!(out, "## `{title}`\n\n{}\n\n", text(property));
         let prefix = title.trim_matches(['[', ']']);
-        for (key, property) in properties(inner) {
-            entry(&mut out, &format!("{prefix}.{key}"), property);
-        }
+        entries(&mut out, prefix, inner);
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -60,6 +58,17 @@ One TOML file, given with `--config FILE`. An empty file, or none, is a working 
 file. Unknown keys, wrong types and impossible values are errors; `posthouse check` shows them with their place in the file.
 `posthouse config schema` writes a JSON Schema for editors, `posthouse config show` what is in force.
 ";
+
+/// The keys of a table, and behind each table in it the keys of that.
+fn entries(out: &mut String, prefix: &str, table: &Value) {
+    for (key, property) in properties(table) {
+        let name = format!("{prefix}.{key}");
+        entry(out, &name, property);
+        if let Some((_, inner)) = section_of(property) {
+            entries(out, &name, inner);
+        }
+    }
+}
 
 enum Kind {
     Table,
@@ -128,6 +137,10 @@ fn kind(schema: &Value) -> String {
         (Some("array"), _) => {
             format!("list of {}", kind(&schema["items"]).replace("one of the words", "the words"))
         }
+        (Some("object"), _) if schema["additionalProperties"]["type"].is_string() => {
+            format!("table of {}", kind(&schema["additionalProperties"]))
+        }
+        (Some("object"), _) => "table".into(),
         (other, _) => other.unwrap_or("text").into(),
     }
 }

@@ -1,19 +1,17 @@
-//! The sections about where mail goes: who may relay, routes, smart hosts, name resolving, outgoing connections.
+//! The sections about where mail goes: who may relay, and routes.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use mail::{Destination, HostPort};
+use mail::Destination;
 use net::Network;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::values::{self, AsText, Secret, Text};
+use super::values::{self, AsText, Text};
 
 /// Who may relay without a password, and which domains are ours.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -208,117 +206,4 @@ pub struct Route {
     /// Where to: `smtp://host:port` (TLS when offered), `lmtp://host:port`, `lmtp:/socket`,
     /// `maildir:/path/{domain}/{user}`, `smarthost:NAME`, `mx`, `sandbox` (caught and shown instead of sent) or `discard`.
     pub to: RouteTo,
-}
-
-/// How connections to a smart host are protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum SmartHostTls {
-    /// STARTTLS with a certificate that verifies, or nothing is sent.
-    #[default]
-    Required,
-    /// STARTTLS when offered; the certificate is not verified. A password is sent only over TLS.
-    Opportunistic,
-    /// TLS from the first byte (port 465) with a certificate that verifies.
-    Implicit,
-    /// Plain text.
-    None,
-}
-
-/// A server that takes mail for delivery elsewhere.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SmartHost {
-    /// Its hosts; the next one is tried when one does not answer.
-    #[serde(with = "values::texts")]
-    #[schemars(with = "Vec<AsText<HostPort>>")]
-    pub hosts: Vec<HostPort>,
-    /// How connections are protected.
-    pub tls: SmartHostTls,
-    /// The login, if it wants one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub username: Option<String>,
-    /// The password. Better in a file of its own: `password_file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// A file that holds the password; a line end at its end does not count.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-}
-
-/// Name resolving.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Dns {
-    /// The resolvers to ask, as `"127.0.0.1:53"`. Empty: the system's.
-    #[serde(with = "values::texts")]
-    #[schemars(with = "Vec<AsText<SocketAddr>>")]
-    pub servers: Vec<SocketAddr>,
-    /// Whether MX answers may point to private or loopback addresses. Hosts named in routes always may.
-    pub allow_private_targets: bool,
-}
-
-/// Connections to other hosts. The time-outs are the least that RFC 5321 section 4.5.3.2 asks for.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Delivery {
-    /// Connections at a time to one destination.
-    #[schemars(range(min = 1))]
-    pub connections_per_destination: usize,
-    /// Connections at a time over all destinations.
-    #[schemars(range(min = 1))]
-    pub connections: usize,
-    /// Recipients in one transaction, unless the peer announces fewer.
-    #[schemars(range(min = 1))]
-    pub recipients_per_transaction: usize,
-    /// The port of mail exchangers. Other than 25 only makes sense in tests.
-    #[schemars(range(min = 1))]
-    pub mx_port: u16,
-    /// How long a connection may wait for its next message.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub idle: Duration,
-    /// Time-out for the connection to be made, per address.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub connect_timeout: Duration,
-    /// Time-out for the greeting.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub greeting_timeout: Duration,
-    /// Time-out for the reply to a command, MAIL and RCPT among them.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub command_timeout: Duration,
-    /// Time-out for the reply to DATA.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub data_timeout: Duration,
-    /// Time-out for a block of content to be taken.
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub block_timeout: Duration,
-    /// Time-out for the reply to the final dot. Too short a time makes duplicates (RFC 1047).
-    #[serde(with = "values::text")]
-    #[schemars(with = "AsText<Duration>")]
-    pub final_timeout: Duration,
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            connections_per_destination: 20,
-            connections: 500,
-            recipients_per_transaction: 100,
-            mx_port: 25,
-            idle: seconds(5),
-            connect_timeout: seconds(30),
-            greeting_timeout: seconds(300),
-            command_timeout: seconds(300),
-            data_timeout: seconds(120),
-            block_timeout: seconds(180),
-            final_timeout: seconds(600),
-        }
-    }
 }

@@ -220,6 +220,10 @@ pub struct Limits {
     /// Client connections at a time from one address (IPv6: from one /64).
     #[schemars(range(min = 1))]
     pub connections_per_address: usize,
+    /// Queues (organisation, stream, destination) whose state is in memory at a time. Those whose mail is due later than
+    /// others' are left on disk first.
+    #[schemars(range(min = 1000))]
+    pub queues: usize,
     /// Recipients of one message; further ones are told to come in another transaction (452 4.5.3). RFC 5321 asks for
     /// 100 at least.
     #[schemars(range(min = 1))]
@@ -268,6 +272,7 @@ impl Default for Limits {
             memory: 256_000_000,
             connections: 1000,
             connections_per_address: 50,
+            queues: 20_000,
             recipients: 1000,
             disk_reserve: 256_000_000,
             idle: Duration::from_secs(300),

@@ -18,18 +18,20 @@ pub(super) fn check(config: &Config) -> Vec<ConfigError> {
     v.certificates();
     v.routes();
     v.smarthosts();
+    v.rules();
     v.times();
     v.sizes();
     v.errors
 }
 
-struct Validate<'a> {
-    config: &'a Config,
+/// What looks at the values, and what it found.
+pub(super) struct Validate<'a> {
+    pub(super) config: &'a Config,
     errors: Vec<ConfigError>,
 }
 
 impl Validate<'_> {
-    fn wrong(&mut self, key: &str, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn wrong(&mut self, key: &str, message: impl Into<String>, help: impl Into<String>) {
         let error = ConfigError::new(message, self.config.source.span(key));
         let help = help.into();
         self.errors.push(if help.is_empty() { error } else { error.help(help) });
@@ -186,17 +188,50 @@ impl Validate<'_> {
             if name.is_empty() || !name.chars().all(plain) {
                 self.wrong(&at, format!("{name:?} is no name for a smart host"), "letters, digits, - and _");
             }
-            if host.hosts.is_empty() {
+            if host.hosts.at.is_empty() {
                 self.wrong(
                     &at,
                     format!("smart host `{name}` has no hosts"),
                     "hosts = [\"smtp.example.com:587\"]",
                 );
             }
-            if host.username.is_some() != host.password.is_some() && host.password_file.is_none() {
-                let message = format!("smart host `{name}` has a username or a password, but not both");
-                self.wrong(&at, message, "give both `username` and `password_file`, or neither");
+            self.logins(name, host, &at);
+            if host.client_certificate.is_some() != host.client_key.is_some() {
+                let message = "a client certificate and its key go together";
+                self.wrong(&format!("{at}.client_certificate"), message, "give both or neither");
             }
+        }
+    }
+
+    fn logins(&mut self, name: &str, host: &super::SmartHost, at: &str) {
+        for (i, login) in host.login.iter().enumerate() {
+            if login.password.is_none() && login.password_file.is_none() {
+                let message = format!("the login {:?} has no password", login.username);
+                self.wrong(&format!("{at}.login[{i}]"), message, "password_file = \"FILE\"");
+            }
+        }
+        let has_password = host.password.is_some() || host.password_file.is_some();
+        let Some(oauth) = &host.oauth else {
+            if host.username.is_some() != has_password {
+                let message = format!("smart host `{name}` has a username or a password, but not both");
+                self.wrong(at, message, "give both `username` and `password_file`, or neither");
+            }
+            return;
+        };
+        if host.username.is_none() {
+            let message = "access tokens are for a user, and there is no `username`";
+            self.wrong(&format!("{at}.oauth"), message, "username = \"mailbox@example.com\"");
+        }
+        if has_password {
+            self.wrong(at, "both a password and `oauth`", "keep one of them");
+        }
+        if !oauth.token_url.starts_with("https://") {
+            self.wrong(&format!("{at}.oauth.token_url"), "the token endpoint has to be an https:// address", "");
+        }
+        let refresh = oauth.refresh_token.is_some() || oauth.refresh_token_file.is_some();
+        if !refresh && oauth.client_secret.is_none() && oauth.client_secret_file.is_none() {
+            let message = "without a refresh token the client credentials are used, and those need a client secret";
+            self.wrong(&format!("{at}.oauth"), message, "give `refresh_token_file` or `client_secret_file`");
         }
     }
 
@@ -224,6 +259,7 @@ impl Validate<'_> {
             ("delivery.data_timeout", delivery.data_timeout),
             ("delivery.block_timeout", delivery.block_timeout),
             ("delivery.final_timeout", delivery.final_timeout),
+            ("delivery.probe_interval", delivery.probe_interval),
         ];
         for (key, value) in positive {
             if value.is_zero() {
