@@ -42,12 +42,21 @@ pub struct ReplyText {
 impl ReplyText {
     /// The reply of an outcome.
     pub fn of(outcome: &Outcome) -> Self {
+        Self::kept(outcome, |_| true)
+    }
+
+    /// The same without the words that hold an address: a mailbox may be called anything, `no-spam@example.com` too.
+    pub fn without_addresses(outcome: &Outcome) -> Self {
+        Self::kept(outcome, |word| !word.contains('@'))
+    }
+
+    fn kept(outcome: &Outcome, keep: impl Fn(&str) -> bool) -> Self {
         let mut end = outcome.text.len().min(TEXT_MAX);
         while !outcome.text.is_char_boundary(end) {
             end -= 1;
         }
         let mut lower = String::with_capacity(end);
-        for word in outcome.text[..end].split_whitespace() {
+        for word in outcome.text[..end].split_whitespace().filter(|word| keep(word)) {
             if !lower.is_empty() {
                 lower.push(' ');
             }

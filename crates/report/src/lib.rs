@@ -5,11 +5,13 @@
 //! sending it is the driver's part: it goes into the settle transaction of what it reports on.
 
 mod cause;
+mod classify;
 mod compose;
 mod encode;
 mod returned;
 mod status_part;
 mod words;
 
+pub use classify::{Classifier, ClassifierError};
 pub use compose::{Dsn, DsnRequest, Ending, Original, Reported, dsn, wanted};
 pub use returned::{HEADERS_MAX, RETURN_MAX, RETURN_MAX_UNASKED, Returned, returned};
