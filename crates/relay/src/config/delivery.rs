@@ -10,22 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::values::{self, AsText};
-
-/// Whose word on DNS signatures (DNSSEC) is taken. Without it there is no DANE.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Dnssec {
-    /// That of the resolvers, if all of them are on loopback.
-    #[default]
-    Auto,
-    /// That of the resolvers wherever they are: you vouch for the network between.
-    Trust,
-    /// Nobody's: signatures are verified here.
-    Validate,
-    /// Nobody's, and nothing counts as signed.
-    Off,
-}
+use super::values::{self, AsText, Text};
 
 /// Name resolving.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -36,12 +21,35 @@ pub struct Dns {
     #[schemars(with = "Vec<AsText<SocketAddr>>")]
     pub servers: Vec<SocketAddr>,
     /// Whose word on DNS signatures (DNSSEC) is taken. Without it there is no DANE.
-    pub dnssec: Dnssec,
+    #[serde(with = "values::text")]
+    #[schemars(schema_with = "dnssec_words")]
+    pub dnssec: net::Dnssec,
     /// With `dnssec = "validate"`: a file of DNSKEY records to trust in place of the root's that are built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_anchors: Option<PathBuf>,
     /// Whether MX answers may point to private or loopback addresses. Hosts named in routes always may.
     pub allow_private_targets: bool,
+}
+
+impl Text for net::Dnssec {
+    const WHAT: &'static str = "one of \"auto\", \"trust\", \"validate\", \"off\"";
+    const FORMAT: &'static str = "dnssec";
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{text:?} is none of auto, trust, validate and off"))
+    }
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+fn dnssec_words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "default": "auto", "oneOf": [
+        { "const": "auto", "type": "string", "description": "That of the resolvers, if all of them are on loopback." },
+        { "const": "trust", "type": "string",
+          "description": "That of the resolvers wherever they are: you vouch for the network between." },
+        { "const": "validate", "type": "string", "description": "Nobody's: signatures are verified here." },
+        { "const": "off", "type": "string", "description": "Nobody's, and nothing counts as signed." },
+    ]})
 }
 
 /// Connections to other hosts. The time-outs are the least that RFC 5321 section 4.5.3.2 asks for.

@@ -20,7 +20,7 @@ use directory::rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use delivery::{Automatic, Delivery, Dns, Dnssec, Forward, Suppression};
+pub use delivery::{Automatic, Delivery, Dns, Forward, Suppression};
 pub use diagnose::{ConfigError, ConfigErrors, Source};
 pub use reference::{reference, schema};
 pub use routing::{Recipients, Relay, RelayNetwork, Route, RouteTo};
