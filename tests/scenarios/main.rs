@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod acme;
+mod aliases;
 mod auth;
 mod clients;
 mod clock;
@@ -10,14 +11,17 @@ mod disk_full;
 mod drain;
 mod durable;
 mod eio;
+mod greylist;
 mod isolation;
 mod kill9;
+mod late_bounce;
 mod lost_reply;
 mod mdaemon;
 mod mx;
 mod next_hops;
 mod open_relay;
 mod operate;
+mod pools;
 mod power_cut;
 mod proxies;
 mod quickstart;
@@ -26,7 +30,10 @@ mod reports;
 mod resources;
 mod second_process;
 mod service;
+mod sites;
 mod smarthost;
 mod smuggling;
 mod starttls;
 mod startup;
+mod suspend;
+mod tls_policy;

@@ -1,13 +1,14 @@
 //! The harness of the black-box scenarios: the relay as a process, real mail programs beside it, and the
 //! instruments that judge what arrived.
 //!
-//! Nothing in here knows the relay's insides: it is configured by its file, spoken to over its ports and its command
+//! Nothing in here but `fill` knows the relay's insides: it is configured by its file, spoken to over its ports and its command
 //! line, killed by signals, and judged by what reaches the far end. Every process lives in a directory of its own on
 //! high loopback ports and dies with the value that holds it.
 #![allow(clippy::unwrap_used, reason = "a harness fails by panicking, with the place where it happened")]
 
 pub mod client;
 pub mod disk;
+pub mod fill;
 pub mod ledger;
 pub mod letter;
 pub mod neighbours;

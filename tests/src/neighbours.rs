@@ -11,6 +11,8 @@ pub mod namespace;
 pub mod opensmtpd;
 pub mod pebble;
 pub mod postfix;
+pub mod postgrey;
+pub mod signed;
 pub mod submitters;
 
 use std::path::PathBuf;

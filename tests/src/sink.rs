@@ -20,6 +20,8 @@ use crate::wait::loopback;
 pub struct Received {
     /// Number of the connection, from 1.
     pub connection: u64,
+    /// Where the client connected from.
+    pub client: Option<SocketAddr>,
     /// What the client called itself.
     pub hello: String,
     /// What followed `MAIL FROM:`, parameters included.

@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::shell::{Done, cache, capture, command, have, run};
 
 /// A program that shows that the package is there, and the package.
-const PACKAGES: [(&str, &str); 22] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("postfix", "postfix"),
     ("postsrsd", "postsrsd"),
     ("postgrey", "postgrey"),
@@ -21,6 +21,7 @@ const PACKAGES: [(&str, &str); 22] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("knotd", "knot"),
+    ("kdig", "knot-dnsutils"),
     ("unbound", "unbound"),
     ("haproxy", "haproxy"),
     ("systemd-socket-activate", "systemd"),

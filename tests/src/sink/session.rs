@@ -28,12 +28,13 @@ type Step = io::Result<()>;
 
 pub(super) fn serve(stream: TcpStream, number: u64, shared: &Arc<Shared>) -> Step {
     stream.set_nodelay(true)?;
+    let client = stream.peer_addr().ok();
     let options = shared.options.lock().unwrap().clone();
     let (wire, tls) = match options.certificate {
         Some(c) if options.implicit_tls => (Wire::Tls(Box::new(c.accept(stream))), true),
         _ => (Wire::Plain(stream), false),
     };
-    let now = Received { connection: number, tls, ..Received::default() };
+    let now = Received { connection: number, client, tls, ..Received::default() };
     let mut session = Session {
         wire,
         unread: Vec::new(),

@@ -1,0 +1,127 @@
+//! Reports that come hours after a host took the mail: matched by the return path that we signed, and believed only then.
+
+use posthouse_tests::client::send_one;
+use posthouse_tests::prelude::*;
+
+const DOMAIN: &str = "bounces.example.net";
+
+fn world() -> (Relay, Sink) {
+    let sink = Sink::start();
+    let relay = Relay::builder()
+        .route(&[], &sink.url())
+        .toml(&format!("[forward]\nbounce_domain = \"{DOMAIN}\"\n"))
+        .start();
+    (relay, sink)
+}
+
+/// What another host's report says about `recipient`.
+fn report(recipient: &str) -> Vec<u8> {
+    let lines = [
+        "From: Mail Delivery Subsystem <mailer-daemon@far.example>",
+        "To: whoever@client.example",
+        "Subject: Undeliverable: letter",
+        "Date: Tue, 24 Nov 2026 09:00:00 +0000",
+        "Message-ID: <late@far.example>",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=b1",
+        "",
+        "--b1",
+        "Content-Type: text/plain",
+        "",
+        "It could not be delivered after all.",
+        "--b1",
+        "Content-Type: message/delivery-status",
+        "",
+        "Reporting-MTA: dns; mx.far.example",
+        "",
+        &format!("Final-Recipient: rfc822; {recipient}"),
+        "Action: failed",
+        "Status: 5.1.1",
+        "Diagnostic-Code: smtp; 550 5.1.1 The mailbox was closed",
+        "",
+        "--b1--",
+        "",
+    ];
+    lines.join("\r\n").into_bytes()
+}
+
+/// Sends a message to `to` and waits for it at the sink: its id and the return path that it carried.
+fn sent(relay: &Relay, sink: &Sink, to: &str) -> (String, String) {
+    let before = sink.count();
+    let letter = Letter::odd(format!("late-{before}"));
+    let reply = send_one(relay.smtp(), "me@client.example", &[to], &letter.bytes).expect(250);
+    let id = reply.lines[0].rsplit(' ').next().unwrap().to_owned();
+    let got = sink.wait(before + 1, Duration::from_secs(20)).swap_remove(before);
+    letter.assert_arrived(&got.data);
+    relay.wait_empty(Duration::from_secs(20));
+    (id, got.sender().to_owned())
+}
+
+#[test]
+fn a_late_bounce_is_matched_to_its_message_also_after_a_restart() {
+    let (mut relay, sink) = world();
+    let (id, path) = sent(&relay, &sink, "ann@dest.example");
+    assert!(path.ends_with(&format!("@{DOMAIN}")) && path.contains(&id), "{path}");
+    relay.restart();
+    // Another spelling, as case-folding systems send it; nothing else than the path says which mail it is about.
+    send_one(relay.smtp(), "", &[&path.to_uppercase()], &report("ann@dest.example")).expect(250);
+    let trace = eventually("the trace has the late bounce", Duration::from_secs(20), || {
+        let trace = relay.cli(&["trace", &id]);
+        trace.contains("The mailbox was closed").then_some(trace)
+    });
+    assert!(trace.contains("5.1.1") && trace.contains("bounce"), "{trace}");
+}
+
+#[test]
+fn a_forged_return_path_is_refused_and_nothing_is_believed() {
+    let (relay, sink) = world();
+    let (id, path) = sent(&relay, &sink, "ann@dest.example");
+    let (other, _) = sent(&relay, &sink, "bob@dest.example");
+    let last = path.split('@').next().unwrap().chars().last().unwrap();
+    let changed = if last == 'a' { 'b' } else { 'a' };
+    for forged in [
+        path.replace(&id, &other),
+        path.replace(&format!("{last}@"), &format!("{changed}@")),
+        format!("b1-{id}-0-aaaaaaaaaaaaaaaa@{DOMAIN}"),
+        format!("b1-{id}-aaaaaaaaaaaaaaaa@{DOMAIN}"),
+    ] {
+        let mut smtp = Smtp::connect(relay.smtp());
+        smtp.ehlo();
+        smtp.cmd("MAIL FROM:<>").expect(250);
+        smtp.cmd(&format!("RCPT TO:<{forged}>")).expect(550);
+    }
+    // A report to some other address names the recipient, but proves nothing.
+    send_one(relay.smtp(), "", &["me@client.example"], &report("ann@dest.example")).expect(250);
+    sink.wait(3, Duration::from_secs(20));
+    relay.wait_empty(Duration::from_secs(20));
+    for message in [&id, &other] {
+        let trace = relay.cli(&["trace", message]);
+        assert!(!trace.contains("The mailbox was closed"), "{trace}");
+    }
+    // The right one still works.
+    send_one(relay.smtp(), "", &[&path], &report("ann@dest.example")).expect(250);
+    eventually("the trace has it", Duration::from_secs(20), || {
+        relay.cli(&["trace", &id]).contains("The mailbox was closed").then_some(())
+    });
+    assert!(!relay.cli(&["trace", &other]).contains("The mailbox was closed"));
+}
+
+#[test]
+fn each_recipient_has_a_path_of_its_own_and_reports_of_ours_have_none() {
+    let (relay, sink) = world();
+    let letter = Letter::new("two", 500);
+    let to = ["ann@one.example", "bob@two.example"];
+    send_one(relay.smtp(), "me@client.example", &to, &letter.bytes).expect(250);
+    let all = sink
+        .wait_until("both", Duration::from_secs(20), |m| m.iter().map(|x| x.rcpts.len()).sum::<usize>() == 2);
+    assert!(
+        all.len() == 1 || all[0].sender() != all[1].sender(),
+        "{:?}",
+        all.iter().map(|m| m.sender().to_owned()).collect::<Vec<_>>()
+    );
+    send_one(relay.smtp(), "", &["ann@one.example"], &Letter::new("null", 500).bytes).expect(250);
+    let null = sink.wait_until("the null sender's", Duration::from_secs(20), |m| {
+        m.iter().any(|x| Letter::from_arrived(&x.data).id == "null")
+    });
+    assert_eq!(null.last().unwrap().sender(), "", "the null sender stays null");
+}
