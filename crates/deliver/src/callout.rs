@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::engine::Engine;
 use crate::maildir;
+use crate::target::Wanted;
 use crate::way::Way;
 
 /// What the next hop says about a recipient.
@@ -56,9 +57,16 @@ pub async fn callout(
 
 async fn ask(engine: &Arc<Engine>, destination: &Destination, recipient: &Address) -> Outcome {
     let (settings, clock) = (engine.settings(), engine.clock());
-    let mut way = Way::new(clock.mono());
+    let source = mail::default_source();
+    let login = match destination {
+        Destination::SmartHost(name) => {
+            settings.smarthosts.get(name).and_then(|host| host.login_for(None, recipient))
+        }
+        _ => None,
+    };
+    let wanted = Wanted { engine, settings: &settings, source: &source, destination, message: None, login };
     let mut record = Transcript::new(settings.transcript_max);
-    let mut connection = match way.connect(destination, &settings, clock, &mut record, &mut None).await {
+    let mut connection = match Way::new(clock.mono()).connect(&wanted, &mut record, &mut None).await {
         Ok(connection) => connection,
         Err(outcome) => return outcome,
     };

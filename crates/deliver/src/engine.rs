@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use mail::{Clock, Destination, Site, SourceName};
 
+use crate::hosts::Hosts;
 use crate::link::Link;
 use crate::locate::{self, Located};
 use crate::settings::Settings;
@@ -20,18 +21,20 @@ pub struct EngineConfig {
     pub clock: Clock,
 }
 
-/// What all links share: settings and clock.
+/// What all links share: settings, clock, and what is remembered of hosts.
 pub struct Engine {
     settings: ArcSwap<Settings>,
     clock: Clock,
     smarthosts: SmartHosts,
+    hosts: Hosts,
 }
 
 impl Engine {
     /// An engine.
     pub fn new(config: EngineConfig) -> Arc<Self> {
         let smarthosts = SmartHosts::new(config.clock.clone());
-        Arc::new(Self { settings: ArcSwap::from_pointee(config.settings), clock: config.clock, smarthosts })
+        let settings = ArcSwap::from_pointee(config.settings);
+        Arc::new(Self { settings, clock: config.clock, smarthosts, hosts: Hosts::default() })
     }
 
     /// Takes new settings. Attempts under way end as they began; connections opened under the old settings are not
@@ -64,6 +67,11 @@ impl Engine {
 
     pub(crate) fn smarthosts(&self) -> &SmartHosts {
         &self.smarthosts
+    }
+
+    /// What is remembered of hosts.
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -4,6 +4,8 @@ use mail::{Disposition, EnhancedStatus, Outcome};
 use net::{NetError, ResolveError};
 use smtp::client::{Lost, OpenFailure, Wait};
 
+use crate::smarthost::TokenError;
+
 /// Why there is no session with a host.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
@@ -35,6 +37,15 @@ pub(crate) enum ConnectError {
     /// The connection got lost before there was a session.
     #[error("{0}")]
     Lost(String),
+    /// The source has no address of the kind that the host has.
+    #[error("{0}")]
+    Family(String),
+    /// There is no access token to log in with.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    /// The host lacks what the domain's policy or the message asks for.
+    #[error("{}", .0.text)]
+    Unmet(Outcome),
     /// The operator named no host, or a smart host that does not exist.
     #[error("{0}")]
     Configuration(String),
@@ -63,7 +74,8 @@ impl ConnectError {
     /// can be mended, and no mail is sent back for it.
     pub(crate) fn outcome(&self, named: bool) -> Outcome {
         let (mut disposition, (subject, detail), code) = self.judge();
-        if named {
+        // What the sender asked for and cannot have, he is told at once.
+        if named && !matches!(self, Self::Unmet(_)) {
             disposition = Disposition::Deferred;
         }
         let class = if disposition == Disposition::Refused { 5 } else { 4 };
@@ -78,6 +90,11 @@ impl ConnectError {
             Self::Dns(ResolveError::NoMail(_)) => (Refused, (1, 10), None),
             Self::Dns(ResolveError::NoAddress(_)) => (Refused, (4, 4), None),
             Self::Dns(_) => (Deferred, (4, 3), None),
+            Self::Family(_) => (Deferred, (4, 4), None),
+            Self::Token(_) => (Deferred, (7, 0), None),
+            Self::Unmet(outcome) => {
+                (outcome.disposition, (outcome.status.subject, outcome.status.detail), outcome.code)
+            }
             Self::Net(NetError::PrivateTarget(_)) => (Refused, (4, 4), None),
             Self::Handshake { .. } => (Deferred, (7, 5), None),
             Self::Net(NetError::Configuration(_)) | Self::Configuration(_) => (Deferred, (3, 5), None),
@@ -93,7 +110,37 @@ impl ConnectError {
     pub(crate) fn ends_it(&self) -> bool {
         match self {
             Self::Open(OpenFailure::LoginRefused { reply, .. }) => reply.code / 100 == 5,
-            Self::Configuration(_) | Self::Ourselves(_) => true,
+            Self::Configuration(_) | Self::Ourselves(_) | Self::Token(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is about who we are, and not about the host.
+    pub(crate) fn is_about_the_login(&self) -> bool {
+        match self {
+            Self::Open(OpenFailure::LoginRefused { .. } | OpenFailure::NoLogin { .. }) => true,
+            Self::Configuration(_) | Self::Token(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it says that the host is not there or lets nobody in: the same for every domain and every message.
+    pub(crate) fn is_of_the_site(&self) -> bool {
+        match self {
+            Self::Net(error) => !matches!(error, NetError::PrivateTarget(_) | NetError::Bug(_)),
+            Self::Socket { .. } | Self::Lost(_) | Self::Family(_) => true,
+            Self::Open(OpenFailure::Refused { .. } | OpenFailure::Peer(_)) => true,
+            Self::Open(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a fault of this address, which is then passed over for a while.
+    pub(crate) fn is_of_the_address(&self) -> bool {
+        match self {
+            Self::Net(NetError::Network { .. } | NetError::Timeout { .. }) | Self::Lost(_) => true,
+            Self::Handshake { source: NetError::Timeout { .. }, .. } => true,
+            Self::Open(OpenFailure::Refused { .. } | OpenFailure::Peer(_)) => true,
             _ => false,
         }
     }

@@ -3,7 +3,8 @@
 //! ```text
 //!  Engine ──link(source, site)──► Link ──attempt(job)──► Attempt: an outcome for every recipient
 //!                                 │
-//!            target: where to ────┼──── open: connect, TLS, EHLO, AUTH ──── transact: envelope and content
+//!                                 ├──── delivery: may the open connection be used (reuse), is another host asked (failover)
+//!                                 │        way, target: which hosts ── open: connect, TLS, EHLO, AUTH ── transact
 //!                                 └──── maildir, discard
 //! ```
 //!
@@ -12,16 +13,22 @@
 //! here decides about retries or reports: that is the driver's business.
 
 mod callout;
+mod delivery;
 mod engine;
 mod error;
+mod failover;
+mod hosts;
 mod link;
 mod locate;
+mod look;
 mod maildir;
 mod open;
 mod probe;
+mod reuse;
 mod security;
 mod settings;
 mod smarthost;
+mod source;
 mod target;
 mod transact;
 mod way;
@@ -33,11 +40,13 @@ pub use link::{Job, Link};
 pub use locate::Located;
 pub use probe::{ProbeReport, ProbeStep, probe};
 pub use security::{
-    FailureDetail, FailureSeen, OTHER, OverrideLevel, OverrideLevelError, PolicySeen, PolicyType, ResultType, TlsOverride,
-    TlsResult, TlsResults, TlsRules,
+    FailureDetail, FailureSeen, OTHER, OverrideLevel, OverrideLevelError, PolicySeen, PolicyType, ResultType,
+    TlsOverride, TlsResult, TlsResults, TlsRules,
 };
-pub use settings::{ProviderOf, Settings, SourceAddress, Timeouts};
+pub use settings::{ProviderOf, Settings, Timeouts};
 pub use smarthost::{
-    Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost, SmartHostHealth,
-    SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, TokenUrl, WeightedHost,
+    Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost,
+    SmartHostHealth, SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, TokenUrl,
+    WeightedHost,
 };
+pub use source::SourceAddress;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::{Attempt, Destination, Disposition, EnhancedStatus, Mono, Outcome, Site, SourceName};
-use smtp::client::{Lost, Transcript};
+use smtp::client::Transcript;
 use store::{Content, Waiting};
 
+use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::maildir;
 use crate::open::Connection;
 use crate::settings::Settings;
 use crate::transact::{Prepared, settle};
-use crate::way::Way;
 
 /// A delivery to be attempted.
 #[derive(Debug)]
@@ -28,14 +28,14 @@ pub struct Job {
 /// A way from one source to one site. It keeps its connection between attempts until it is closed or dropped.
 #[derive(Debug)]
 pub struct Link {
-    engine: Arc<Engine>,
-    path: (SourceName, Site),
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) path: (SourceName, Site),
     limit: Option<u32>,
-    latency: Option<Duration>,
-    open: Option<Connection>,
-    unreachable: Option<Outcome>,
-    record: Transcript,
-    prepared: Prepared,
+    pub(crate) latency: Option<Duration>,
+    pub(crate) open: Option<Connection>,
+    pub(crate) unreachable: Option<Outcome>,
+    pub(crate) record: Transcript,
+    pub(crate) prepared: Prepared,
 }
 
 impl Link {
@@ -59,13 +59,20 @@ impl Link {
     /// Whether a delivery to `destination` may go over the open connection, as far as can be told without asking
     /// anybody; `false` also without a connection. [`Link::attempt`] finds out for certain.
     pub fn suits(&self, destination: &Destination) -> bool {
-        self.open.is_some() && matches!(&self.path.1, Site::Alone(alone) if alone == destination)
+        let Some(connection) = &self.open else { return false };
+        // All domains of a set of hosts have the same hosts; those of a provider may have some of them.
+        connection.served.destination == *destination || matches!(self.path.1, Site::Hosts(_))
     }
 
     /// Most messages over one connection from now on; `None`: as [`Settings::messages_per_connection`] says. A peer
-    /// that allows less is told no more than that.
+    /// that allows less gets no more than that.
     pub fn set_limit(&mut self, messages_per_connection: Option<u32>) {
         self.limit = messages_per_connection;
+    }
+
+    /// Most messages over one connection; 0 for no limit.
+    pub(crate) fn limit(&self, settings: &Settings) -> u32 {
+        self.limit.unwrap_or(settings.messages_per_connection)
     }
 
     /// How long the peer took in the last attempt to answer the message once it had all of it; `None` where it did
@@ -146,6 +153,7 @@ impl Link {
     async fn by_session(&mut self, job: &Job, attempt: &mut Attempt, started: Mono) {
         let all = &job.waiting.recipients;
         let mut left: Vec<usize> = (0..all.len()).collect();
+        attempt.source = Some(self.path.0.clone());
         if let Err(outcome) = self.prepared.prepare(&job.content).await {
             self.record.note(&outcome.text);
             return settle(all, &mut left, &mut attempt.outcomes, &outcome);
@@ -154,66 +162,20 @@ impl Link {
         if self.open.as_ref().is_some_and(|c| !Arc::ptr_eq(&c.settings, &settings)) {
             self.close().await;
         }
-        let mut way = Way::new(started);
-        // A connection that was left open may be dead by now. That says nothing about the message.
-        let mut may_be_stale = self.open.is_some();
-        while !left.is_empty() {
-            let mut connection = match self.connection(&mut way, &settings, attempt).await {
-                Ok(connection) => connection,
-                Err(outcome) => {
-                    let is_first = left.len() == all.len() && outcome.disposition == Disposition::Deferred;
-                    self.unreachable = is_first.then(|| outcome.clone());
-                    return settle(all, &mut left, &mut attempt.outcomes, &outcome);
-                }
-            };
-            attempt.dsn = connection.session.capabilities().dsn;
-            let (before, remembered) = (attempt.outcomes.len(), left.clone());
-            let Link { engine, prepared, .. } = self;
-            let lost =
-                connection.transact(job, prepared, &mut left, &mut attempt.outcomes, engine.clock()).await;
-            self.record = std::mem::take(connection.session.transcript());
-            let silent = matches!(lost, Some(Lost::TimedOut(_) | Lost::Fault(_)));
-            let unheard = !connection.session.is_usable() && connection.session.was_stale() && !silent;
-            if connection.session.is_usable() {
-                self.open = Some(connection);
-            } else if unheard && (may_be_stale || way.goes_on()) {
-                // The peer was gone before it heard of the message: once more, or by the next host.
-                self.record.note("the connection was gone before the message was offered; trying another");
-                let outcome = attempt.outcomes.drain(before..).next().map(|r| r.outcome);
-                way.failed(outcome.filter(|_| !may_be_stale));
-                left = remembered;
-            } else if lost.is_none() {
-                // What became of the message must not wait for a peer that takes its time over a farewell.
-                tokio::spawn(connection.quit());
-                // For the recipients that are left, if any, from the first host on.
-                way = Way::new(started);
-            }
-            may_be_stale = false;
-        }
-    }
-
-    /// The open connection, or a new one.
-    async fn connection(
-        &mut self,
-        way: &mut Way,
-        settings: &Arc<Settings>,
-        attempt: &mut Attempt,
-    ) -> Result<Connection, Outcome> {
-        let connection = match self.open.take() {
-            Some(mut connection) => {
-                self.record.note(&format!("using the open connection to {}", connection.remote.name));
-                *connection.session.transcript() = std::mem::take(&mut self.record);
-                connection
-            }
-            None => {
-                let Link { engine, record, .. } = self;
-                let destination = &attempt.destination;
-                way.connect(destination, settings, engine.clock(), record, &mut attempt.remote).await?
-            }
+        let smarthost = match &job.waiting.queue.destination {
+            Destination::SmartHost(name) => settings.smarthosts.get(name),
+            _ => None,
         };
-        attempt.remote = Some(connection.remote.clone());
-        attempt.tls.clone_from(&connection.tls);
-        Ok(connection)
+        match smarthost {
+            Some(smarthost) => {
+                let sender = job.waiting.message.reverse_path.as_ref();
+                for (login, group) in smarthost.by_login(sender, all, left) {
+                    let login = login.as_ref();
+                    Delivery::new(self, job, &settings, login, started).run(group, attempt).await;
+                }
+            }
+            None => Delivery::new(self, job, &settings, None, started).run(left, attempt).await,
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) async fn locate(destination: &Destination, settings: &Settings) -> Lo
                 Some(provider) => Site::Provider(provider),
                 None => Site::of_hosts(names),
             };
-            let valid = Duration::from_secs(600).clamp(VALID_MIN, VALID_MAX);
+            let valid = Duration::from_secs(answer.ttl_s.into()).clamp(VALID_MIN, VALID_MAX);
             Located { site, valid, failure: None }
         }
         Err(error) => alone(FAILED, Some(ConnectError::from(error).outcome(false))),

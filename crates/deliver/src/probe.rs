@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use mail::TlsInfo;
+use mail::{Destination, HostPort, TlsInfo};
 use smtp::client::Transcript;
 
 use crate::engine::Engine;
-use crate::open;
-use crate::smarthost::SmartHost;
-use crate::target::{Candidates, Target};
+use crate::smarthost::{LoginSource, SmartHost};
+use crate::target::{Target, Wanted};
+use crate::way::Way;
 
 /// What was found about a smart host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// One step for each host.
+    /// One step for each host and login.
     pub steps: Vec<ProbeStep>,
 }
 
@@ -46,52 +46,62 @@ impl ProbeReport {
     }
 }
 
-/// Connects to each host of the smart host, does TLS, EHLO and AUTH as a delivery would, and leaves.
+/// Connects to each host of the smart host, does TLS, EHLO and AUTH as a delivery would, with each of its logins, and
+/// leaves.
 pub async fn probe(engine: &Arc<Engine>, smarthost: &SmartHost) -> ProbeReport {
+    let mut logins: Vec<Option<&LoginSource>> = smarthost.all_logins().map(Some).collect();
+    if logins.is_empty() {
+        logins.push(None);
+    }
     let mut steps = Vec::with_capacity(smarthost.hosts.len());
     for host in &smarthost.hosts {
-        let alone = SmartHost { hosts: vec![host.clone()], ..smarthost.clone() };
-        steps.push(probe_host(engine, &alone, host.at.to_string()).await);
+        for login in &logins {
+            steps.push(probe_host(engine, smarthost, &host.at, *login).await);
+        }
     }
     ProbeReport { name: smarthost.name.clone(), steps }
 }
 
-async fn probe_host(engine: &Arc<Engine>, smarthost: &SmartHost, host: String) -> ProbeStep {
-    let settings = engine.settings();
-    let target = Target::smart_host(smarthost);
+async fn probe_host(
+    engine: &Arc<Engine>,
+    smarthost: &SmartHost,
+    at: &HostPort,
+    login: Option<&LoginSource>,
+) -> ProbeStep {
+    let (settings, source) = (engine.settings(), mail::default_source());
+    let destination = Destination::SmartHost(smarthost.name.clone());
+    let wanted = Wanted {
+        engine,
+        settings: &settings,
+        source: &source,
+        destination: &destination,
+        message: None,
+        login,
+    };
+    let target = Target::Server { at: at.clone(), tls: smarthost.tls, lmtp: false };
     let mut record = Transcript::new(settings.transcript_max);
-    let mut candidates = Candidates::new(&smarthost.hosts.iter().map(|h| h.at.clone()).collect::<Vec<_>>(), &settings);
-    let mut wrong = String::new();
-    while let Some(next) = candidates.next(&settings).await {
-        let opened = match next {
-            Ok(next) => open::open(&next, &target, &settings, engine.clock(), &mut record).await,
-            Err((_, error)) => Err(error),
-        };
-        match opened {
-            Ok(mut connection) => {
-                let login = match &smarthost.login {
-                    Some(login) => format!("login as {:?} accepted", login.username()),
-                    None => "no login configured".into(),
-                };
-                let tls = connection.tls.clone();
-                let text = match &tls {
-                    Some(tls) => {
-                        format!("connected with {}, certificate {}; {login}", tls.version, tls.verified)
-                    }
-                    None => format!("connected without TLS; {login}"),
-                };
-                let transcript = connection.session.transcript().as_str().to_owned();
-                connection.quit().await;
-                return ProbeStep { host, ok: true, text, tls, transcript };
-            }
-            Err(error) => {
-                wrong = error.to_string();
-                record.note(&wrong);
-                if error.ends_it() {
-                    break;
+    let host = at.to_string();
+    let mut way = Way::to(target, engine.clock().mono());
+    match way.connect(&wanted, &mut record, &mut None).await {
+        Ok(mut connection) => {
+            let login = match login {
+                Some(login) => format!("login as {:?} accepted", login.username()),
+                None => "no login configured".into(),
+            };
+            let tls = connection.tls.clone();
+            let text = match &tls {
+                Some(tls) => {
+                    format!("connected with {}, certificate {}; {login}", tls.version, tls.verified)
                 }
-            }
+                None => format!("connected without TLS; {login}"),
+            };
+            let transcript = connection.session.transcript().as_str().to_owned();
+            connection.quit().await;
+            ProbeStep { host, ok: true, text, tls, transcript }
+        }
+        Err(outcome) => {
+            let transcript = record.as_str().to_owned();
+            ProbeStep { host, ok: false, text: outcome.text, tls: None, transcript }
         }
     }
-    ProbeStep { host, ok: false, text: wrong, tls: None, transcript: record.as_str().to_owned() }
 }

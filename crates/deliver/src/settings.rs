@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,9 @@ use mail::SourceName;
 use net::{ClientTls, Resolver};
 use smtp::client::Wait;
 
+use crate::security::TlsRules;
 use crate::smarthost::SmartHost;
+use crate::source::SourceAddress;
 
 /// Finds the provider that a set of mail exchangers belongs to, if the provider data knows them.
 pub type ProviderOf = Arc<dyn Fn(&[&str]) -> Option<Arc<str>> + Send + Sync>;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub sources: HashMap<SourceName, Arc<SourceAddress>>,
     /// Names the provider of a set of mail exchangers; at first nobody's.
     pub provider_of: ProviderOf,
+    /// How connections to mail exchangers are protected; at first as far as can be had.
+    pub tls_rules: TlsRules,
     /// Whether MX answers may lead to private and loopback addresses.
     pub allow_private_targets: bool,
     /// How long to wait.
@@ -64,27 +67,6 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// An outgoing address, or a pair of them: where connections come from.
-#[derive(Clone, Debug)]
-pub struct SourceAddress {
-    /// Its name in the configuration.
-    pub name: SourceName,
-    /// The IPv4 address. Where only the other one is given, no connections are made by IPv4; where none is given, the
-    /// system chooses.
-    pub v4: Option<Ipv4Addr>,
-    /// The IPv6 address, likewise.
-    pub v6: Option<Ipv6Addr>,
-    /// The name in EHLO; the relay's own where none is given.
-    pub ehlo: Option<Arc<str>>,
-}
-
-impl SourceAddress {
-    /// The system's choice of address, with the relay's own name.
-    pub fn any(name: SourceName) -> Self {
-        Self { name, v4: None, v6: None, ehlo: None }
-    }
-}
-
 impl Settings {
     /// The defaults.
     pub fn new(hostname: impl Into<Arc<str>>, resolver: Resolver, tls: ClientTls) -> Self {
@@ -101,6 +83,7 @@ impl Settings {
             transcript_max: 16 << 10,
             sources: HashMap::new(),
             provider_of: Arc::new(|_| None),
+            tls_rules: TlsRules::default(),
             pipelining: true,
             bdat: true,
             messages_per_connection: 0,

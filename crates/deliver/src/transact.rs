@@ -1,8 +1,15 @@
 //! One transaction on an open connection: the envelope, the content, the outcomes.
+//!
+//! Small content goes by BDAT, in the same write as the envelope, to peers that offer CHUNKING: one round trip for a
+//! message. All else goes by DATA: its 354 comes with the replies to the envelope, so that BDAT would save nothing there,
+//! and no large content is on its way to a peer that wants none of it.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use mail::{Clock, Disposition, EnhancedStatus, Outcome, RecipientOutcome};
 use smtp::client::{Lost, Results, Sending, Step};
-use smtp::stuffing::encode::{DotEncoder, Forbidden};
+use smtp::stuffing::encode::{self, DotEncoder, Forbidden};
 use store::{Content, PendingRecipient};
 
 use crate::link::Job;
@@ -10,35 +17,49 @@ use crate::open::Connection;
 use crate::settings::Timeouts;
 use crate::wire::{Patience, Wire};
 
-/// Content up to this size is encoded as a whole before the transaction begins and written at once; what is larger goes
+/// Content up to this size is checked as a whole before the transaction begins and written at once; what is larger goes
 /// in pieces of this size.
 const PIECE: usize = 64 << 10;
 
 /// Content ready to be sent.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    /// The encoded content with its dot, where the content is small.
+    /// The content itself, where it is small; it holds nothing that cannot be sent.
+    whole: Option<Bytes>,
+    /// The encoded content with its dot, once somebody wanted it so.
     encoded: Option<Vec<u8>>,
     /// Memory to be used again.
     spare: Vec<u8>,
 }
 
 impl Prepared {
-    /// Encodes small content. What cannot be sent by SMTP is found out before anything is said to the peer.
+    /// Reads and checks small content. What cannot be sent by SMTP is found out before anything is said to the peer.
     pub(crate) async fn prepare(&mut self, content: &Content) -> Result<(), Outcome> {
+        self.trim();
         self.spare.clear();
-        if content.len() > PIECE as u64 {
-            return Ok(());
+        if content.len() <= PIECE as u64 {
+            let octets = content.read_all_up_to(PIECE).await.map_err(|error| unreadable(&error))?;
+            encode::check(&octets).map_err(|forbidden| unsendable(&forbidden))?;
+            self.whole = Some(octets);
         }
-        let octets = content.read_all_up_to(PIECE).await.map_err(|error| unreadable(&error))?;
-        let mut out = std::mem::take(&mut self.spare);
-        let mut encoder = DotEncoder::default();
-        encoder
-            .encode(&octets, &mut out)
-            .and_then(|()| encoder.finish(&mut out))
-            .map_err(|forbidden| unsendable(&forbidden))?;
-        self.encoded = Some(out);
         Ok(())
+    }
+
+    /// The content for BDAT. No octet at all is a chunk that servers differ about.
+    fn chunk(&self) -> Option<&[u8]> {
+        self.whole.as_deref().filter(|octets| !octets.is_empty())
+    }
+
+    /// The encoded content with its dot, where it is small.
+    fn encoded(&mut self) -> Result<Option<&[u8]>, Forbidden> {
+        if let (Some(octets), None) = (&self.whole, &self.encoded) {
+            let mut out = std::mem::take(&mut self.spare);
+            let mut encoder = DotEncoder::default();
+            encoder.encode(octets, &mut out)?;
+            encoder.finish(&mut out)?;
+            self.encoded = Some(out);
+        }
+        Ok(self.encoded.as_deref())
     }
 }
 
@@ -46,8 +67,9 @@ impl Prepared {
 const KEPT: usize = 16 << 10;
 
 impl Prepared {
-    /// Gives memory back after a large message.
+    /// Gives memory back after a message.
     pub(crate) fn trim(&mut self) {
+        self.whole = None;
         if let Some(used) = self.encoded.take() {
             self.spare = used;
         }
@@ -70,8 +92,15 @@ impl Connection {
     ) -> Option<Lost> {
         let Job { waiting, content, .. } = job;
         let all = &waiting.recipients;
+        self.latency = None;
         let asked = left.iter().map(|&place| (all[place].number, &all[place].recipient));
-        let sending = Sending { limit: self.settings.recipients_max, require_tls: false, chunk: None };
+        let learned = self.learned.recipients.map_or(usize::MAX, |n| n as usize);
+        let by_chunk = self.settings.bdat && self.session.capabilities().chunking && !self.lmtp;
+        let sending = Sending {
+            limit: self.settings.recipients_max.min(learned),
+            require_tls: self.requirement.requiretls_param,
+            chunk: if by_chunk { prepared.chunk() } else { None },
+        };
         let taken = match self.session.begin(&waiting.message, asked, sending) {
             Ok(taken) => taken,
             Err(outcome) => {
@@ -79,10 +108,11 @@ impl Connection {
                 return None;
             }
         };
-        let lost = self.drive(content, prepared, clock).await;
-        let mut results = Results::default();
+        let (lost, latency) = self.drive(content, prepared, clock).await;
+        self.latency = latency;
+        let mut results = Results { outcomes: std::mem::take(outcomes), postponed: Vec::new() };
         self.session.results(&mut results);
-        outcomes.append(&mut results.outcomes);
+        *outcomes = results.outcomes;
         let mut place = 0;
         left.retain(|&at| {
             place += 1;
@@ -91,12 +121,25 @@ impl Connection {
         lost
     }
 
-    async fn drive(&mut self, content: &Content, prepared: &mut Prepared, clock: &Clock) -> Option<Lost> {
+    /// Drives the transaction to its end. Says how the connection got lost, if it did, and how long the peer took to
+    /// answer the content.
+    async fn drive(
+        &mut self,
+        content: &Content,
+        prepared: &mut Prepared,
+        clock: &Clock,
+    ) -> (Option<Lost>, Option<Duration>) {
         let Self { wire, session, settings, .. } = self;
         let mut patience = Patience::new(clock, &settings.timeouts);
+        let mut content_out = None;
         loop {
-            let lost = match session.input(&mut wire.input) {
-                Ok(Step::Finished) => return None,
+            let step = session.input(&mut wire.input);
+            // A chunk goes out with the next write, what goes by DATA is out when it comes to reading.
+            if content_out.is_none() && session.content_is_out() && matches!(step, Ok(Step::Read(_))) {
+                content_out = Some(clock.mono());
+            }
+            let lost = match step {
+                Ok(Step::Finished) => return (None, content_out.map(|out| clock.mono().since(out))),
                 Ok(Step::Read(wait)) => match patience.left(wait, session.replies()) {
                     Ok(limit) => wire.exchange(session.output(), limit).await,
                     Err(lost) => Err(lost),
@@ -108,18 +151,18 @@ impl Connection {
                     }
                     Err(Unsent::Content(outcome)) => {
                         session.withdraw(&outcome);
-                        return None;
+                        return (None, None);
                     }
                     Err(Unsent::Lost(lost)) => {
                         session.content_broken(&mut wire.input, &lost);
-                        return Some(lost);
+                        return (Some(lost), None);
                     }
                 },
                 Err(fault) => Err(Lost::Fault(fault)),
             };
             if let Err(lost) = lost {
                 session.lost(&lost);
-                return Some(lost);
+                return (Some(lost), None);
             }
         }
     }
@@ -128,7 +171,7 @@ impl Connection {
     pub(crate) async fn ask(&mut self, recipient: &mail::Recipient, clock: &Clock) -> Option<Outcome> {
         self.session.ask(recipient);
         let nothing = Content::Memory(bytes::Bytes::new());
-        let lost = self.drive(&nothing, &mut Prepared::default(), clock).await;
+        let (lost, _) = self.drive(&nothing, &mut Prepared::default(), clock).await;
         tracing::trace!(?lost, "asked about a recipient");
         let mut results = Results::default();
         self.session.results(&mut results);
@@ -169,7 +212,8 @@ async fn send(
     prepared: &mut Prepared,
     timeouts: &Timeouts,
 ) -> Result<(), Unsent> {
-    if let Some(encoded) = &prepared.encoded {
+    let encoded = prepared.encoded().map_err(|forbidden| Unsent::Content(unsendable(&forbidden)))?;
+    if let Some(encoded) = encoded {
         return wire.write(encoded, timeouts.block).await.map_err(Unsent::Lost);
     }
     let out = &mut prepared.spare;

@@ -47,11 +47,15 @@ pub(crate) async fn requirement(asked: &Asked<'_>, resolver: &Resolver, rules: &
             return Requirement { requiretls_param: flags.require_tls, ..found };
         }
         if rule.level == OverrideLevel::None {
-            return barred(found, refused_requiretls("a rule of this relay's operator says no TLS for this domain"));
+            return barred(
+                found,
+                refused_requiretls("a rule of this relay's operator says no TLS for this domain"),
+            );
         }
-        // The rule asks for less than the message does.
-        let by_policy = require(by_policy(asked, resolver, rules).await, asked);
-        return Requirement { identity: found.identity, ..by_policy };
+        // The rule asks for less than the message does, or trusts the DNS for the host's name.
+        let policy = require(by_policy(asked, resolver, rules).await, asked);
+        let trust = if rule.level == OverrideLevel::Verify { found.trust } else { policy.trust.clone() };
+        return Requirement { identity: found.identity, trust, ..policy };
     }
     if flags.tls_optional && !flags.require_tls {
         let why = "the sender says that delivery matters more than TLS (TLS-Required: No)";
@@ -78,7 +82,9 @@ pub(crate) fn named(host: &str, tls: SmartHostTls, flags: Flags) -> Requirement 
         SmartHostTls::Opportunistic => {
             ("opportunistic", "the operator's word for this host", Starttls::May, Trust::Opportunistic)
         }
-        SmartHostTls::None => ("none", "the operator's word for this host", Starttls::Never, Trust::Opportunistic),
+        SmartHostTls::None => {
+            ("none", "the operator's word for this host", Starttls::Never, Trust::Opportunistic)
+        }
     };
     let no_tls = tls == SmartHostTls::None && flags.require_tls;
     Requirement {
@@ -101,9 +107,12 @@ async fn by_rule(rule: &TlsOverride, asked: &Asked<'_>, resolver: &Resolver) -> 
         OverrideLevel::Opportunistic => {
             plain(asked, "opportunistic", why("TLS where it works"), Starttls::May, None)
         }
-        OverrideLevel::Encrypt => plain(asked, "encrypt", why("TLS with any certificate"), Starttls::Must, None),
+        OverrideLevel::Encrypt => {
+            plain(asked, "encrypt", why("TLS with any certificate"), Starttls::Must, None)
+        }
         OverrideLevel::Verify => {
-            let of = if rule.names.is_empty() { asked.host.name.to_string() } else { rule.names.join(" or ") };
+            let of =
+                if rule.names.is_empty() { asked.host.name.to_string() } else { rule.names.join(" or ") };
             let what = why(&format!("a certificate for {of}"));
             let named = Named { names: rule.names.clone(), roots: rule.roots.clone() };
             let trust = Trust::Named(Arc::new(named));
@@ -173,10 +182,12 @@ fn by_tlsa(asked: &Asked<'_>, answer: &TlsaAnswer) -> Option<Requirement> {
         return None;
     }
     let records: Vec<String> = answer.records.iter().map(ToString::to_string).collect();
-    let policy = PolicySeen { domain: asked.domain.into(), kind: PolicyType::Tlsa, text: records.clone(), mx: vec![] };
+    let policy =
+        PolicySeen { domain: asked.domain.into(), kind: PolicyType::Tlsa, text: records.clone(), mx: vec![] };
     let at = format!("_{}._tcp.{}", asked.port, answer.base);
     let Some(dane) = Dane::new(&answer.records, vec![answer.base.clone(), asked.domain.into()]) else {
-        let why = format!("no TLSA record at {at} can be used, so there must be TLS, but nothing to verify it by");
+        let why =
+            format!("no TLSA record at {at} can be used, so there must be TLS, but nothing to verify it by");
         return Some(plain(asked, "encrypt", why, Starttls::Must, Some(policy)));
     };
     let count = match dane.records() {
@@ -225,7 +236,11 @@ fn by_sts(asked: &Asked<'_>, policy: &StsPolicy, fault: Option<&StsFault>) -> Re
 }
 
 /// No policy: as much as can be had.
-fn opportunistic(asked: &Asked<'_>, without_dane: Option<NoTlsa>, testing: Option<&StsPolicy>) -> Requirement {
+fn opportunistic(
+    asked: &Asked<'_>,
+    without_dane: Option<NoTlsa>,
+    testing: Option<&StsPolicy>,
+) -> Requirement {
     let mut why = String::new();
     if let Some(reason) = without_dane {
         why = format!("{} {}; ", asked.host.name, reason.as_str());
@@ -244,9 +259,8 @@ fn opportunistic(asked: &Asked<'_>, without_dane: Option<NoTlsa>, testing: Optio
         },
     };
     let mut found = plain(asked, "opportunistic", why, Starttls::May, Some(seen));
-    found.report.tested = testing.map(|policy| {
-        if policy.names(&asked.host.name) { Tested::Verify } else { Tested::NotNamed }
-    });
+    found.report.tested =
+        testing.map(|policy| if policy.names(&asked.host.name) { Tested::Verify } else { Tested::NotNamed });
     found
 }
 
@@ -276,7 +290,12 @@ fn require(found: Requirement, asked: &Asked<'_>) -> Requirement {
 }
 
 fn sts_seen(asked: &Asked<'_>, policy: &StsPolicy) -> PolicySeen {
-    PolicySeen { domain: asked.domain.into(), kind: PolicyType::Sts, text: policy.lines(), mx: policy.mx.clone() }
+    PolicySeen {
+        domain: asked.domain.into(),
+        kind: PolicyType::Sts,
+        text: policy.lines(),
+        mx: policy.mx.clone(),
+    }
 }
 
 fn fetch_failure(asked: &Asked<'_>, fault: &StsFault) -> (PolicySeen, ResultType, String) {

@@ -25,5 +25,7 @@ mod rules;
 pub(crate) use decide::{Asked, Flags, named, requirement};
 pub(crate) use observe::Observed;
 pub(crate) use requirement::{Lacking, Negotiated, Requirement, Session, Starttls};
-pub use results::{FailureDetail, FailureSeen, OTHER, PolicySeen, PolicyType, ResultType, TlsResult, TlsResults};
+pub use results::{
+    FailureDetail, FailureSeen, OTHER, PolicySeen, PolicyType, ResultType, TlsResult, TlsResults,
+};
 pub use rules::{OverrideLevel, OverrideLevelError, TlsOverride, TlsRules};

@@ -43,9 +43,10 @@ impl Requirement {
         let Some(policy) = &self.report.policy else { return };
         let failure = match observed {
             Observed::Barred if self.report.before.is_some() => return,
-            Observed::Barred => {
-                Some((ResultType::ValidationFailure, self.barred.as_ref().map(|outcome| outcome.text.clone())))
-            }
+            Observed::Barred => Some((
+                ResultType::ValidationFailure,
+                self.barred.as_ref().map(|outcome| outcome.text.clone()),
+            )),
             Observed::NoStarttls => Some((ResultType::StarttlsNotSupported, None)),
             Observed::Failed(error) => Some((kind(error, policy.kind), Some(error.to_string()))),
             Observed::Protected(stream) => self.failed_test(stream, session, tls),

@@ -113,7 +113,8 @@ impl Requirement {
             Lacking::Handshake(error) => format!("no TLS with {host}: {error}"),
             Lacking::RequireTls => format!("{host} does not offer REQUIRETLS"),
         };
-        let passing = matches!(lacking, Lacking::Handshake(error) if !matches!(error, NetError::Untrusted { .. }));
+        let passing =
+            matches!(lacking, Lacking::Handshake(error) if !matches!(error, NetError::Untrusted { .. }));
         if self.requiretls_param && !passing {
             return refused_requiretls(&what);
         }

@@ -164,7 +164,8 @@ impl TlsResults {
         };
         counts.failures += 1;
         let known = counts.details.contains_key(&failure);
-        let key = if known || counts.details.len() < DETAILS_MAX { failure } else { anonymous(failure.result) };
+        let key =
+            if known || counts.details.len() < DETAILS_MAX { failure } else { anonymous(failure.result) };
         *counts.details.entry(key).or_default() += 1;
     }
 
@@ -174,9 +175,13 @@ impl TlsResults {
         let mut results: Vec<TlsResult> = all
             .into_iter()
             .map(|(policy, counts)| {
-                let mut details: Vec<_> =
-                    counts.details.into_iter().map(|(failure, count)| FailureDetail { failure, count }).collect();
-                details.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.failure.cmp(&b.failure)));
+                let mut details: Vec<_> = counts
+                    .details
+                    .into_iter()
+                    .map(|(failure, count)| FailureDetail { failure, count })
+                    .collect();
+                details
+                    .sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.failure.cmp(&b.failure)));
                 TlsResult { policy, successes: counts.successes, failures: counts.failures, details }
             })
             .collect();
@@ -226,7 +231,10 @@ mod tests {
         assert!(results.drain().is_empty());
         // They are kept on disk as JSON until they are sent.
         let json = serde_json::to_string(a).unwrap();
-        assert!(json.contains(r#""result":"certificate-expired""#) && json.contains("no-policy-found"), "{json}");
+        assert!(
+            json.contains(r#""result":"certificate-expired""#) && json.contains("no-policy-found"),
+            "{json}"
+        );
         assert_eq!(serde_json::from_str::<TlsResult>(&json).unwrap(), *a);
     }
 
@@ -251,7 +259,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_rfc() {
-        for result in [ResultType::StarttlsNotSupported, ResultType::StsWebpkiInvalid, ResultType::TlsaInvalid] {
+        for result in
+            [ResultType::StarttlsNotSupported, ResultType::StsWebpkiInvalid, ResultType::TlsaInvalid]
+        {
             assert_eq!(serde_json::to_string(&result).unwrap(), format!("\"{}\"", result.as_str()));
         }
     }

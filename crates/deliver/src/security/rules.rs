@@ -111,7 +111,8 @@ mod tests {
             roots: None,
             identity: None,
         };
-        let overrides = vec![rule(&["a.example"], "none"), rule(&["*.example"], "verify"), rule(&["*"], "encrypt")];
+        let overrides =
+            vec![rule(&["a.example"], "none"), rule(&["*.example"], "verify"), rule(&["*"], "encrypt")];
         let rules = TlsRules { overrides, ..TlsRules::default() };
         let level = |domain| rules.rule_for(domain).map(|rule| rule.level.as_str());
         assert_eq!(level("a.example"), Some("none"));

@@ -82,7 +82,8 @@ impl Dns {
     /// An engine that asks this server, and connects to `port`.
     fn rig(&self, port: u16, change: impl FnOnce(&mut Settings)) -> Rig {
         Rig::with(|s| {
-            s.resolver = Resolver::new(&ResolverConfig { servers: vec![self.at], ..Default::default() }).unwrap();
+            s.resolver =
+                Resolver::new(&ResolverConfig { servers: vec![self.at], ..Default::default() }).unwrap();
             s.mx_port = port;
             s.hostname = "relay.mail.test".into();
             s.timeouts.connect = Duration::from_millis(500);

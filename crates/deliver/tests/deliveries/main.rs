@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
+mod access_tokens;
 mod callout;
 mod content;
 mod dovecot;
@@ -14,6 +15,8 @@ mod peer;
 mod reuse;
 mod sink;
 mod smart_hosts;
+mod smart_order;
 mod support;
 mod tls;
+mod token_server;
 mod transactions;

@@ -47,13 +47,22 @@ pub(crate) struct Behaviour {
     tls: Option<TlsAcceptor>,
     implicit: bool,
     scram: Option<ScramVerifier>,
+    tokens: Option<Arc<Mutex<crate::token_server::State>>>,
 }
 
 impl Behaviour {
     /// A good server that offers `offers`.
     pub(crate) fn offering(offers: &[&str]) -> Self {
         let offers = offers.iter().map(|o| (*o).to_owned()).collect();
-        Self { offers, acts: HashMap::new(), lmtp: false, tls: None, implicit: false, scram: None }
+        Self {
+            offers,
+            acts: HashMap::new(),
+            lmtp: false,
+            tls: None,
+            implicit: false,
+            scram: None,
+            tokens: None,
+        }
     }
 
     /// With PIPELINING, 8BITMIME, SMTPUTF8, SIZE and DSN.
@@ -86,6 +95,12 @@ impl Behaviour {
         self
     }
 
+    /// Takes the access tokens of this server.
+    pub(crate) fn tokens(mut self, server: &crate::token_server::TokenServer) -> Self {
+        self.tokens = Some(server.shared());
+        self
+    }
+
     /// TLS from the first octet.
     pub(crate) fn implicit_tls(mut self, tls: &TlsAcceptor) -> Self {
         self.tls = Some(tls.clone());
@@ -107,6 +122,10 @@ pub(crate) struct Seen {
     /// Connections over which TLS was established.
     pub(crate) handshakes: usize,
     pub(crate) closed: usize,
+    /// Access tokens that were not good.
+    pub(crate) refused_tokens: usize,
+    /// No token is good enough for this one, as where an administrator has turned SMTP off for a mailbox.
+    pub(crate) refuses_all_tokens: bool,
 }
 
 impl Seen {
@@ -168,6 +187,10 @@ impl Peer {
         look(&self.seen.lock())
     }
 
+    pub(crate) fn seen_mut(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock());
+    }
+
     pub(crate) fn messages(&self) -> Vec<Vec<u8>> {
         self.seen(|s| s.messages.clone())
     }
@@ -204,6 +227,10 @@ impl Talk {
             self.seen.lock().lines.push(line.clone());
             if verb == "AUTH" && self.behaviour.scram.is_some() {
                 self.scram(&line, &mut wire).await?;
+                continue;
+            }
+            if line.starts_with("AUTH XOAUTH2") || line.starts_with("AUTH OAUTHBEARER") {
+                self.bearer(&line, &mut wire).await?;
                 continue;
             }
             let good = self.good_answer(&verb);
@@ -312,6 +339,35 @@ impl Talk {
                 (_, Next::Check { .. }) => panic!("a password by SCRAM"),
             }
         }
+    }
+
+    /// A login by access token: what is wrong is told in a challenge first.
+    async fn bearer(&mut self, line: &str, wire: &mut Wire) -> io::Result<()> {
+        let initial = match line.split(' ').nth(2) {
+            Some(initial) => initial.to_owned(),
+            None => {
+                self.tell(b"334 \r\n", wire).await?;
+                self.line(wire).await?
+            }
+        };
+        let said = String::from_utf8(smtp::sasl::decode(&initial).unwrap()).unwrap();
+        assert!(said.contains("me@example.com"), "{said}");
+        let token = said.split("auth=Bearer ").nth(1).unwrap().split('\x01').next().unwrap();
+        let is_good = self.behaviour.tokens.as_ref().is_some_and(|state| state.lock().is_good(token));
+        if is_good && !self.seen.lock().refuses_all_tokens {
+            return self.tell(b"235 2.7.0 welcome\r\n", wire).await;
+        }
+        self.seen.lock().refused_tokens += 1;
+        let why = smtp::sasl::encode(b"{\"status\":\"401\",\"schemes\":\"bearer\"}");
+        self.tell(format!("334 {why}\r\n").as_bytes(), wire).await?;
+        let expected = if said.starts_with("user=") { "" } else { "AQ==" };
+        assert_eq!(self.line(wire).await?, expected);
+        self.tell(b"535 5.7.3 Authentication unsuccessful\r\n", wire).await
+    }
+
+    async fn tell(&mut self, words: &[u8], wire: &mut Wire) -> io::Result<()> {
+        wire.write_all(words).await?;
+        wire.flush().await
     }
 
     async fn handshake(&mut self, wire: Wire) -> io::Result<Wire> {
