@@ -13,6 +13,7 @@ use posthouse_tests::wait::eventually;
 use tempfile::TempDir;
 
 use crate::load::Login;
+use crate::place::Setup;
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,25 +41,32 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// Starts `name` in front of `sink`; with `secure`, ready for STARTTLS and AUTH with a certificate made for the purpose;
+    /// Starts `name` in its surroundings; with `secure`, ready for STARTTLS and AUTH with a certificate made for the purpose;
     /// with `strace`, under an strace that counts the syncs into that file.
-    pub(crate) fn start(name: Name, sink: SocketAddr, secure: bool, strace: Option<&Path>) -> Self {
+    pub(crate) fn start(name: Name, setup: &Setup, secure: bool, strace: Option<&Path>) -> Self {
         let dir = TempDir::with_prefix("bench-").unwrap();
         let certificate = secure.then(|| Certificate::make(dir.path(), &["relay.test"]));
         match name {
-            Name::Postfix => Self::postfix(sink, certificate, strace, dir),
-            Name::Posthouse => Self::posthouse(sink, certificate, strace, dir),
+            Name::Postfix => Self::postfix(setup, certificate, strace, dir),
+            Name::Posthouse => Self::posthouse(setup, certificate, strace, dir),
         }
     }
 
-    fn postfix(
-        sink: SocketAddr,
-        certificate: Option<Certificate>,
-        strace: Option<&Path>,
-        dir: TempDir,
-    ) -> Self {
+    fn postfix(setup: &Setup, certificate: Option<Certificate>, strace: Option<&Path>, dir: TempDir) -> Self {
         // As Debian ships it, but without a log file of its own: that only helps it.
         let mut main = String::from("maillog_file =\nsmtputf8_enable = yes\n");
+        if setup.dns.is_some() {
+            main.push_str("relayhost =\nsmtp_host_lookup = dns\nsmtp_dns_support_level = enabled\n");
+        }
+        if let Some([slow, busy]) = setup.bad {
+            let to =
+                |domain: &str, at: SocketAddr| format!("{{ {domain} = smtp:[{}]:{} }}", at.ip(), at.port());
+            let (slow, busy) = (to("slow.example", slow), to("busy.example", busy));
+            main.push_str(&format!("transport_maps = inline:{{ {slow}, {busy} }}\n"));
+        }
+        if setup.tls_beyond {
+            main.push_str("smtp_tls_security_level = may\n");
+        }
         let mut auth = None;
         if let Some(certificate) = certificate {
             let socket = dir.path().join("run/auth");
@@ -72,21 +80,28 @@ impl Contender {
             ));
             auth = Some(dovecot_auth(dir.path(), &socket));
         }
-        let postfix = Postfix::under(strace.map(counting).unwrap_or_default(), sink, &main);
+        let postfix = Postfix::under(strace.map(counting).unwrap_or_default(), setup.sink, &main);
         Self::Postfix { postfix, auth, _dir: dir }
     }
 
     fn posthouse(
-        sink: SocketAddr,
+        setup: &Setup,
         certificate: Option<Certificate>,
         strace: Option<&Path>,
         dir: TempDir,
     ) -> Self {
-        let mut builder = Relay::builder().log_file().route(&[], &format!("smtp://{sink}")).set(
-            "limits",
-            "disk_reserve",
-            "\"1MB\"",
-        );
+        let mut builder = Relay::builder().log_file().set("limits", "disk_reserve", "\"1MB\"");
+        if let Some([slow, busy]) = setup.bad {
+            builder = builder.route(&["slow.example"], &format!("smtp://{slow}"));
+            builder = builder.route(&["busy.example"], &format!("smtp://{busy}"));
+        }
+        builder = match setup.dns {
+            Some(dns) => builder.set("dns", "servers", &format!("[\"{dns}\"]")),
+            None => builder.route(&[], &format!("smtp://{}", setup.sink)),
+        };
+        if let Some(data) = &setup.data {
+            builder = builder.data_dir(data);
+        }
         if let Some(certificate) = &certificate {
             let quoted = |path: &Path| format!("\"{}\"", path.display());
             builder = builder.set("tls", "certificate", &quoted(&certificate.certificate));

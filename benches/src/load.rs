@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +13,8 @@ use mail::Clock;
 use posthouse_tests::letter::Letter;
 use posthouse_tests::neighbours::program;
 use posthouse_tests::{client, process, tls};
+
+use crate::scenario::Surroundings;
 
 /// How a load is put on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,44 +58,110 @@ impl Times {
     }
 }
 
-/// Sends `messages` of `size` octets over `sessions` sessions at a time; returns when the last one has its 250.
-pub(crate) fn run(
-    generator: Generator,
-    to: SocketAddr,
-    sessions: usize,
-    messages: u64,
-    size: usize,
-    login: Option<&Login>,
-) -> Times {
-    match generator {
-        Generator::NewConnections | Generator::ReusedConnections => {
-            let mut command = Command::new(program("smtp-source").unwrap());
-            if generator == Generator::ReusedConnections {
-                command.arg("-d");
-            }
-            command.args(["-s", &sessions.to_string(), "-m", &messages.to_string(), "-l", &size.to_string()]);
-            command.args(["-f", "sender@client.example", "-t", "someone@dest.example", &to.to_string()]);
-            process::run("smtp-source", command, Duration::from_secs(600));
-            Times::default()
+/// Sizes of messages, in octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    Of(usize),
+    /// 2 to 100 KiB, small ones as often as large ones on a logarithmic scale.
+    Mixed,
+}
+
+/// The sizes of [`Size::Mixed`], in KiB.
+const MIXED: [usize; 16] = [2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 28, 37, 48, 62, 80, 100];
+
+impl Size {
+    /// The size of the `n`th message.
+    pub(crate) fn of(self, n: u64) -> usize {
+        match self {
+            Self::Of(size) => size,
+            // An odd step, so that all come in turn and neighbours differ.
+            Self::Mixed => MIXED[usize::try_from(n * 7 % 16).unwrap()] << 10,
         }
-        Generator::Timed => timed(to, sessions, messages, size, None),
-        Generator::TlsAndAuth => timed(to, sessions, messages, size, login),
     }
 }
 
-fn timed(to: SocketAddr, sessions: usize, messages: u64, size: usize, login: Option<&Login>) -> Times {
-    let left = Arc::new(AtomicI64::new(i64::try_from(messages).unwrap()));
-    let content = Arc::new(client::stuffed(&Letter::new("load", size).bytes));
-    let threads: Vec<_> = (0..sessions)
+/// Whom the messages are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recipients {
+    One,
+    /// One domain after the other, of so many.
+    Domains(u64),
+    /// Of ten, one at a slow host and one at a busy one.
+    Bad,
+}
+
+impl From<Surroundings> for Recipients {
+    fn from(surroundings: Surroundings) -> Self {
+        match surroundings {
+            Surroundings::Domains(n) => Self::Domains(n),
+            Surroundings::Bad => Self::Bad,
+            _ => Self::One,
+        }
+    }
+}
+
+impl Recipients {
+    /// The recipient of the `n`th message.
+    pub(crate) fn of(self, n: u64) -> String {
+        match (self, n % 10) {
+            (Self::Domains(of), _) => format!("someone@d{}.bench.example", n % of),
+            (Self::Bad, 0) => "someone@slow.example".to_owned(),
+            (Self::Bad, 9) => "someone@busy.example".to_owned(),
+            _ => "someone@dest.example".to_owned(),
+        }
+    }
+}
+
+/// A load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) generator: Generator,
+    pub(crate) sessions: usize,
+    pub(crate) messages: u64,
+    pub(crate) size: Size,
+    pub(crate) recipients: Recipients,
+}
+
+/// Puts a load on; returns when the last message has its 250.
+pub(crate) fn run(load: &Load, to: SocketAddr, login: Option<&Login>) -> Times {
+    match load.generator {
+        Generator::NewConnections | Generator::ReusedConnections => {
+            let mut command = Command::new(program("smtp-source").unwrap());
+            if load.generator == Generator::ReusedConnections {
+                command.arg("-d");
+            }
+            let (sessions, messages) = (load.sessions.to_string(), load.messages.to_string());
+            command.args(["-s", &sessions, "-m", &messages, "-l", &load.size.of(0).to_string()]);
+            command.args(["-f", "sender@client.example", "-t", &load.recipients.of(1), &to.to_string()]);
+            process::run("smtp-source", command, Duration::from_secs(600));
+            Times::default()
+        }
+        Generator::Timed => timed(load, to, None),
+        Generator::TlsAndAuth => timed(load, to, login),
+    }
+}
+
+fn timed(load: &Load, to: SocketAddr, login: Option<&Login>) -> Times {
+    let next = Arc::new(AtomicU64::new(0));
+    let load = *load;
+    let contents: Vec<Vec<u8>> =
+        (0..16).map(|n| client::stuffed(&Letter::new("load", load.size.of(n)).bytes)).collect();
+    let contents = Arc::new(contents);
+    let threads: Vec<_> = (0..load.sessions)
         .map(|_| {
-            let (left, content, login) = (Arc::clone(&left), Arc::clone(&content), login.cloned());
+            let (next, contents, login) = (Arc::clone(&next), Arc::clone(&contents), login.cloned());
             std::thread::spawn(move || {
                 let mut times = Vec::new();
                 let config = tls::credulous();
-                while left.fetch_sub(1, Ordering::Relaxed) > 0 {
-                    times.push(one_message(to, &content, login.as_ref().map(|l| (l, &config))));
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= load.messages {
+                        return times;
+                    }
+                    let content = &contents[usize::try_from(n % 16).unwrap()];
+                    let secure = login.as_ref().map(|l| (l, &config));
+                    times.push(one_message(to, &load.recipients.of(n), content, secure));
                 }
-                times
             })
         })
         .collect();
@@ -106,23 +174,28 @@ trait Wire: Read + Write {}
 impl<T: Read + Write> Wire for T {}
 
 /// One connection with one message; the time from the end of the content to the reply, in µs.
-fn one_message(to: SocketAddr, content: &[u8], secure: Option<(&Login, &Arc<rustls::ClientConfig>)>) -> u64 {
+fn one_message(
+    to: SocketAddr,
+    recipient: &str,
+    content: &[u8],
+    secure: Option<(&Login, &Arc<rustls::ClientConfig>)>,
+) -> u64 {
     let mut tcp = TcpStream::connect(to).unwrap();
     tcp.set_nodelay(true).unwrap();
     expect(&mut tcp, "220");
     say(&mut tcp, b"EHLO client.example\r\n", "250");
-    let Some((login, config)) = secure else { return transaction(&mut tcp, content) };
+    let Some((login, config)) = secure else { return transaction(&mut tcp, recipient, content) };
     say(&mut tcp, b"STARTTLS\r\n", "220");
     let mut inside = tls::connect(Arc::clone(config), tcp);
     say(&mut inside, b"EHLO client.example\r\n", "250");
     let plain = BASE64.encode(format!("\0{}\0{}", login.user, login.password));
     say(&mut inside, format!("AUTH PLAIN {plain}\r\n").as_bytes(), "235");
-    transaction(&mut inside, content)
+    transaction(&mut inside, recipient, content)
 }
 
-fn transaction(wire: &mut dyn Wire, content: &[u8]) -> u64 {
+fn transaction(wire: &mut dyn Wire, recipient: &str, content: &[u8]) -> u64 {
     say(wire, b"MAIL FROM:<sender@client.example>\r\n", "250");
-    say(wire, b"RCPT TO:<someone@dest.example>\r\n", "250");
+    say(wire, format!("RCPT TO:<{recipient}>\r\n").as_bytes(), "250");
     say(wire, b"DATA\r\n", "354");
     wire.write_all(content).unwrap();
     wire.flush().unwrap();

@@ -10,7 +10,9 @@
 mod contender;
 mod load;
 mod measure;
+mod place;
 mod report;
+mod run;
 mod scenario;
 mod sink;
 
@@ -70,13 +72,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(why) =
-        neighbours::missing(&["root", "postfix", "smtp-source", "smtp-sink", "dovecot", "strace"])
-    {
+    if let Some(why) = neighbours::missing(&[
+        "root",
+        "postfix",
+        "smtp-source",
+        "smtp-sink",
+        "dovecot",
+        "strace",
+        "knotd",
+        "ip",
+    ]) {
         eprintln!("the bench cannot run here: {why}");
         return ExitCode::FAILURE;
     }
-    let results = scenario::run_all(&options);
+    let results = run::run_all(&options);
     report::write(&options.out, &results);
     ExitCode::SUCCESS
 }

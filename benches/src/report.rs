@@ -52,6 +52,9 @@ fn markdown(results: &Results) -> String {
             )
             .unwrap();
         }
+        if let Some(ms) = outcome.of.values().find_map(|m| m.banner_ms) {
+            writeln!(text, "\nThe banner came {ms:.0} ms after the start of the program.").unwrap();
+        }
     }
     text
 }
@@ -90,5 +93,5 @@ fn as_json(results: &Results) -> serde_json::Value {
 fn measured(m: &Measured) -> serde_json::Value {
     json!({ "accepted_per_second": m.accepted, "end_to_end_per_second": m.end_to_end, "cpu_us_per_message": m.cpu_us,
             "memory_mb_max": m.memory_mb, "syncs_per_message": m.syncs, "accepted_megabytes_per_second": m.megabytes,
-            "accept_p50_ms": m.p50_ms, "accept_p99_ms": m.p99_ms })
+            "accept_p50_ms": m.p50_ms, "accept_p99_ms": m.p99_ms, "banner_ms": m.banner_ms })
 }

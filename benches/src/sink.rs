@@ -1,4 +1,4 @@
-//! Postfix's smtp-sink, counting.
+//! Postfix's smtp-sink, counting; and a server of ours where TLS is needed, which smtp-sink does not speak.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -8,18 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use posthouse_tests::neighbours::program;
+use posthouse_tests::sink;
+use posthouse_tests::tls::Certificate;
 use posthouse_tests::wait::{eventually, free_port, loopback, until_listening};
 
-/// A running smtp-sink that throws away what it is given and counts it.
-pub(crate) struct Sink {
-    addr: SocketAddr,
-    child: Child,
-    messages: Arc<AtomicU64>,
+/// A running sink that throws away what it is given and counts it.
+pub(crate) enum Sink {
+    Postfix { addr: SocketAddr, child: Child, messages: Arc<AtomicU64> },
+    Ours(sink::Sink),
 }
 
 impl Sink {
     pub(crate) fn start() -> Self {
-        let addr = loopback(free_port());
+        Self::on(loopback(free_port()))
+    }
+
+    /// An smtp-sink at a given address.
+    pub(crate) fn on(addr: SocketAddr) -> Self {
         let mut command = Command::new(program("smtp-sink").unwrap());
         command.args(["-c", "-u", "postfix", &addr.to_string(), "1024"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -41,15 +46,28 @@ impl Sink {
             }
         });
         until_listening("smtp-sink", addr);
-        Self { addr, child, messages }
+        Self::Postfix { addr, child, messages }
+    }
+
+    /// A server of ours that offers STARTTLS.
+    pub(crate) fn ours(certificate: Certificate) -> Self {
+        let options =
+            sink::Options { certificate: Some(certificate), keep_content: false, ..sink::Options::default() };
+        Self::Ours(sink::Sink::with(options))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
+        match self {
+            Self::Postfix { addr, .. } => *addr,
+            Self::Ours(sink) => sink.addr(),
+        }
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
+        match self {
+            Self::Postfix { messages, .. } => messages.load(Ordering::Relaxed),
+            Self::Ours(sink) => sink.count() as u64,
+        }
     }
 
     /// Waits until the count has reached `n`.
@@ -60,8 +78,10 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Self::Postfix { child, .. } = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

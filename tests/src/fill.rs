@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mail::{
-    Address, Body, Clock, Destination, Message, MessageId, OrgId, Origin, Protocol, QueueKey, Recipient, Stream,
-    Timestamp,
+    Address, Body, Clock, Destination, Message, MessageId, OrgId, Origin, Protocol, QueueKey, Recipient,
+    Stream, Timestamp,
 };
 use store::{Admission, Config, NewDelivery, NewState, Store};
 

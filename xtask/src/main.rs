@@ -17,6 +17,7 @@ const HELP: &str = "cargo xtask COMMAND
   tidy               crate edges against ARCHITECTURE.md, file sizes, licences and sources
   neighbours         only install what the tests need
   bench [--quick]    load beside Postfix in one run, release build
+  growth [--to N]    what a message costs as the queue grows to N, by the store alone
   soak               the slow fault suites: every fsync boundary, power cuts, 100,000 queued
 ";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(),
         "neighbours" => neighbours::install(),
         "bench" => verify::bench(rest),
+        "growth" => verify::growth(rest),
         "soak" => verify::soak(rest),
         _ => {
             print!("{HELP}");

@@ -58,6 +58,16 @@ pub(crate) fn bench(args: &[String]) -> Done {
     run(bench)
 }
 
+/// What a message costs as the queue grows, by the store alone.
+pub(crate) fn growth(args: &[String]) -> Done {
+    let mut growth = command(
+        "cargo",
+        &["run", "--release", "--quiet", "--package", "posthouse-benches", "--bin", "growth", "--"],
+    );
+    growth.args(args);
+    run(growth)
+}
+
 fn tests(profile: &str, filters: &[String]) -> Done {
     let name = format!("run-{}", std::process::id());
     let mut nextest = command("cargo", &["nextest", "run", "--workspace", "--profile", profile]);
