@@ -6,14 +6,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use mail::{Mono, OrgId, Reply};
 use net::{Binding, Network, Stream};
 use smtp::grammar::XClient;
-use smtp::sasl::{BindingKind, ChannelBinding};
+use smtp::sasl::{BindingKind, ChannelBinding, Password};
 use smtp::server::{Connection as Facts, Envelope, Session, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::{debug, info};
 
@@ -23,6 +23,7 @@ use crate::intake::Intake;
 use crate::limits::Counted;
 use crate::meters::Meters;
 use crate::policy::{ListenerConfig, Mode, Policy};
+use crate::wire;
 
 /// Room for reading commands and most messages. A session that waits for a command keeps no more than this.
 const ROOM: usize = 8 * 1024;
@@ -93,7 +94,7 @@ async fn serve<B: Backend>(
 ) -> Result<(), End> {
     let mut peer = connected;
     if any(&shared.listener.proxy_protocol, connected)
-        && let Some(told) = net::proxy::read_header(&mut stream, HANDSHAKE).await?
+        && let Some(told) = Box::pin(net::proxy::read_header(&mut stream, HANDSHAKE)).await?
     {
         peer = told.source;
     }
@@ -106,7 +107,7 @@ async fn serve<B: Backend>(
     }
     if shared.listener.mode == Mode::Submissions {
         let tls = shared.policy.tls.as_ref().ok_or(End::NoTls)?;
-        let accepted = tls.accept(stream, HANDSHAKE).await;
+        let accepted = Box::pin(tls.accept(stream, HANDSHAKE)).await;
         stream = accepted.inspect_err(|_| shared.meters.tls_failed.increment(1))?;
     }
     let client = Client {
@@ -117,7 +118,7 @@ async fn serve<B: Backend>(
         identity: None,
     };
     let session = Session::new(shared.smtp.clone(), facts(shared, &stream, peer));
-    let conversation = Conversation {
+    let mut conversation = Conversation {
         shared,
         stream,
         session,
@@ -132,7 +133,41 @@ async fn serve<B: Backend>(
         content_began: Mono::default(),
         stopping: None,
     };
-    conversation.run(messages).await
+    while let Ended::ForTls = conversation.run(messages).await? {
+        // What is large and rare is boxed: the task of a session is copied when it is made, and stays as large as the
+        // largest of what it ever waits for.
+        conversation = Box::pin(conversation.start_tls()).await?;
+    }
+    Ok(())
+}
+
+/// Why a conversation came to an end as it should.
+enum Ended {
+    Over,
+    /// It goes on inside TLS.
+    ForTls,
+}
+
+/// Wakes a session that waits too long for its client. There is one for the session, and it is moved only when it must
+/// ring earlier: a timer for each read would be made and taken back a dozen times a message.
+struct Alarm<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    rings: Mono,
+}
+
+impl Alarm<'_> {
+    /// It rings at `deadline` or before.
+    fn by(&mut self, deadline: Mono, now: Mono) {
+        if deadline < self.rings {
+            self.again(deadline, now);
+        }
+    }
+
+    /// It rings at `deadline`.
+    fn again(&mut self, deadline: Mono, now: Mono) {
+        self.sleep.set(sleep(deadline.since(now)));
+        self.rings = deadline;
+    }
 }
 
 /// What the session needs to know of its connection.
@@ -178,14 +213,17 @@ struct Conversation<'a, B> {
 }
 
 impl<B: Backend> Conversation<'_, B> {
-    async fn run(mut self, messages: &mut u32) -> Result<(), End> {
-        let shutdown = self.shared.shutdown.clone();
-        let mut stop = pin!(shutdown.cancelled());
+    async fn run(&mut self, messages: &mut u32) -> Result<Ended, End> {
+        let shared = self.shared;
+        let mut stop = pin!(shared.shutdown.cancelled());
+        let first = shared.policy.limits.idle;
+        let rings = shared.backend.clock().mono().plus(first);
+        let mut alarm = Alarm { sleep: pin!(sleep(first)), rings };
         loop {
             match self.session.input(&mut self.buffer) {
                 Step::Read => {
-                    self.flush().await?;
-                    self.read(stop.as_mut()).await?;
+                    self.flush(false).await?;
+                    self.read(stop.as_mut(), &mut alarm).await?;
                 }
                 Step::Content(piece) => {
                     let limits = &self.shared.policy.limits;
@@ -226,25 +264,31 @@ impl<B: Backend> Conversation<'_, B> {
                     self.scratch.shrink_to(ROOM);
                     *messages = self.session.messages();
                 }
-                Step::Password { login, password } => {
-                    let Shared { backend, meters, .. } = self.shared;
-                    let verdict = auth::password(backend, meters, &mut self.client, login, password).await;
-                    self.session.authenticated(verdict);
-                }
-                Step::Verifier { login } => {
-                    let peer = self.client.peer.ip();
-                    self.session.verifier(auth::verifier(&self.shared.backend, peer, &login).await);
-                }
-                Step::Scram { login, proven } => {
-                    let Shared { backend, meters, .. } = self.shared;
-                    let verdict = auth::scram(backend, meters, &mut self.client, &login, proven).await;
-                    self.session.authenticated(verdict);
-                }
+                Step::Password { login, password } => Box::pin(self.password(login, password)).await,
+                Step::Verifier { login } => Box::pin(self.verifier(login)).await,
+                Step::Scram { login, proven } => Box::pin(self.scram(login, proven)).await,
                 Step::XClient(told) => self.become_client(told),
-                Step::StartTls => self = self.start_tls().await?,
-                Step::Close => return self.close().await,
+                Step::StartTls => return Ok(Ended::ForTls),
+                Step::Close => return self.close().await.map(|()| Ended::Over),
             }
         }
+    }
+
+    async fn password(&mut self, login: String, password: Password) {
+        let Shared { backend, meters, .. } = self.shared;
+        let verdict = auth::password(backend, meters, &mut self.client, login, password).await;
+        self.session.authenticated(verdict);
+    }
+
+    async fn verifier(&mut self, login: String) {
+        let peer = self.client.peer.ip();
+        self.session.verifier(auth::verifier(&self.shared.backend, peer, &login).await);
+    }
+
+    async fn scram(&mut self, login: String, proven: bool) {
+        let Shared { backend, meters, .. } = self.shared;
+        let verdict = auth::scram(backend, meters, &mut self.client, &login, proven).await;
+        self.session.authenticated(verdict);
     }
 
     fn answer(&mut self, answer: Result<(), Reply>) {
@@ -292,10 +336,14 @@ impl<B: Backend> Conversation<'_, B> {
         }
     }
 
-    /// Writes what the session has to say.
-    async fn flush(&mut self) -> Result<(), End> {
+    /// Writes what the session has to say. Nearly always the socket takes it at once: then there is no waiting, and no
+    /// clock to watch it. `last`: the connection is closed right behind it.
+    async fn flush(&mut self, last: bool) -> Result<(), End> {
         let out = self.session.output();
+        let sent = wire::send_now(&self.stream, out, last);
+        out.advance(sent);
         if out.is_empty() {
+            out.clear();
             return Ok(());
         }
         let stream = &mut self.stream;
@@ -310,45 +358,50 @@ impl<B: Backend> Conversation<'_, B> {
     }
 
     /// Reads once, as long as the client's time lasts.
-    async fn read(&mut self, stop: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+    async fn read(
+        &mut self,
+        mut stop: Pin<&mut WaitForCancellationFuture<'_>>,
+        alarm: &mut Alarm<'_>,
+    ) -> Result<(), End> {
         let room = if self.plenty && self.session.in_content() { ROOM_FOR_MORE } else { ROOM };
         if self.buffer.is_empty() && self.buffer.capacity() > room {
             self.buffer = BytesMut::new();
         }
         self.buffer.reserve(room);
-        let (patience, complaint) = self.patience();
-        let read = timeout(patience, self.stream.read_buf(&mut self.buffer));
-        let got = if self.stopping.is_some() {
-            read.await
-        } else {
+        let clock = self.shared.backend.clock();
+        let now = clock.mono();
+        let (patience, complaint) = self.patience(now);
+        let deadline = now.plus(patience);
+        alarm.by(deadline, now);
+        let got = loop {
             tokio::select! {
                 biased;
-                got = read => got,
-                () = stop => {
-                    self.stopping = Some(self.shared.backend.clock().mono());
+                got = self.stream.read_buf(&mut self.buffer) => break got?,
+                () = stop.as_mut(), if self.stopping.is_none() => {
+                    self.stopping = Some(clock.mono());
                     self.session.shut_down();
                     return Ok(());
                 }
+                () = alarm.sleep.as_mut() => {
+                    let now = clock.mono();
+                    if now >= deadline {
+                        self.session.time_out(complaint);
+                        return Ok(());
+                    }
+                    alarm.again(deadline, now);
+                }
             }
         };
-        match got {
-            Ok(Ok(0)) => Err(End::Gone),
-            Ok(Ok(octets)) => {
-                self.plenty = octets >= ROOM;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => {
-                self.session.time_out(complaint);
-                Ok(())
-            }
+        if got == 0 {
+            return Err(End::Gone);
         }
+        self.plenty = got >= ROOM;
+        Ok(())
     }
 
     /// How long to wait for the client, and what to say when that is over.
-    fn patience(&self) -> (Duration, &'static str) {
+    fn patience(&self, now: Mono) -> (Duration, &'static str) {
         let limits = &self.shared.policy.limits;
-        let now = self.shared.backend.clock().mono();
         let (left, complaint) = if self.session.in_content() {
             let left = limits.content.saturating_sub(now.since(self.content_began));
             (left, "The message took too long; closing")
@@ -370,7 +423,7 @@ impl<B: Backend> Conversation<'_, B> {
     }
 
     async fn start_tls(mut self) -> Result<Self, End> {
-        self.flush().await?;
+        self.flush(false).await?;
         let shared = self.shared;
         let tls = shared.policy.tls.as_ref().ok_or(End::NoTls)?;
         // Nothing that was read in the clear may count inside.
@@ -399,10 +452,11 @@ impl<B: Backend> Conversation<'_, B> {
     }
 
     /// The last words, and time for the client to read them.
-    async fn close(mut self) -> Result<(), End> {
+    async fn close(&mut self) -> Result<(), End> {
         let spoke = !self.session.output().is_empty();
-        self.flush().await?;
-        if self.session.has_quit() && !self.stream.is_tls() {
+        let is_last = self.session.has_quit() && !self.stream.is_tls();
+        self.flush(is_last).await?;
+        if is_last {
             return Ok(());
         }
         let farewell = async {

@@ -14,6 +14,7 @@ mod meters;
 mod policy;
 mod received;
 mod serve;
+mod wire;
 
 pub use backend::{AuthAnswer, AuthAsk, Backend, Client, Identity, MailAsk, RcptAsk, Submission};
 pub use limits::{Connections, Counted, TooMany};
