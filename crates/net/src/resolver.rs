@@ -26,7 +26,7 @@ use tracing::warn;
 pub use answer::{AddressAnswer, MxAnswer, MxHost, NoTlsa, TlsaAnswer};
 use cache::{Answer, Cache, Exchanger, KEPT_MAX, Kept};
 pub use dnssec::Dnssec;
-use dnssec::{Asking, Authentication};
+use dnssec::{Asking, Authentication, Found};
 pub use error::ResolveError;
 use error::{Failure, Negative, classify};
 
@@ -192,8 +192,8 @@ impl Resolver {
     /// [`ResolveError`].
     pub async fn ptr(&self, ip: IpAddr) -> Result<Vec<String>, ResolveError> {
         let name = Name::from(normalise(ip)).to_string();
-        let lookup = self.lookup(&name, RecordType::PTR).await.map_err(|n| n.failure.of(&name))?;
-        let names = lookup.answers().iter().filter_map(|r| match &r.data {
+        let found = self.lookup(&name, RecordType::PTR).await.map_err(|n| n.failure.of(&name))?;
+        let names = found.lookup.answers().iter().filter_map(|r| match &r.data {
             RData::PTR(ptr) => host_name(&ptr.0),
             _ => None,
         });
@@ -206,8 +206,8 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError`].
     pub async fn txt(&self, name: &str) -> Result<Vec<String>, ResolveError> {
-        let lookup = self.lookup(name, RecordType::TXT).await.map_err(|n| n.failure.of(name))?;
-        let texts = lookup.answers().iter().filter_map(|r| match &r.data {
+        let found = self.lookup(name, RecordType::TXT).await.map_err(|n| n.failure.of(name))?;
+        let texts = found.lookup.answers().iter().filter_map(|r| match &r.data {
             RData::TXT(txt) => {
                 let joined: Vec<u8> = txt.txt_data.iter().flatten().copied().collect();
                 let text = String::from_utf8_lossy(&joined);
@@ -224,33 +224,40 @@ impl Resolver {
             return answer;
         }
         let answer = match self.lookup(name, kind).await {
-            Ok(lookup) => self.reduced(&lookup, name, kind),
+            Ok(found) => {
+                let (kept, ttl_s) = reduce(&found.lookup, kind);
+                let alias_of = found.alias_of.as_ref().and_then(host_name).map(Arc::from);
+                Answer { kept, secure: found.secure, alias_of, ttl_s }
+            }
             Err(negative) => Answer::failed(negative.failure, negative.ttl_s),
         };
         self.cache.put(kind, name, &answer);
         answer
     }
 
-    /// The parts of an answer that are kept.
-    fn reduced(&self, lookup: &Lookup, name: &str, kind: RecordType) -> Answer {
-        let (kept, ttl_s) = reduce(lookup, kind);
-        let Ok(mut asked) = Name::from_utf8(name) else {
-            return Answer { kept, secure: false, alias_of: None, ttl_s };
-        };
-        asked.set_fqdn(true);
-        let secure = self.authentication.is_secure(lookup, &asked);
-        Answer { kept, secure, alias_of: alias_of(lookup, &asked), ttl_s }
-    }
-
     /// One question, bounded in time. Names are taken as absolute: the search list is for people at a keyboard. Only a
     /// name without a dot, which no mail domain is, is looked for as the system does.
-    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, Negative> {
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Found, Negative> {
         let mut asked = Name::from_utf8(name).map_err(|_| Negative::uncertain(Failure::Unusable))?;
         asked.set_fqdn(name.contains('.'));
+        match self.ask(&asked, kind).await {
+            Ok(lookup) => Ok(self.found(lookup, &asked)),
+            Err(negative) if self.may_be_mixed(&negative, kind) => self.link_by_link(asked, kind, negative).await,
+            Err(negative) => Err(negative),
+        }
+    }
+
+    fn found(&self, lookup: Lookup, asked: &Name) -> Found {
+        let (secure, alias_of) =
+            (self.authentication.is_secure(&lookup, asked), alias_of(&lookup, asked).cloned());
+        Found { lookup, secure, alias_of }
+    }
+
+    async fn ask(&self, asked: &Name, kind: RecordType) -> Result<Lookup, Negative> {
         let answer = timeout(LOOKUP_MAX, self.inner.lookup(asked.clone(), kind)).await;
         let negative = match answer {
             Ok(Ok(lookup)) => return Ok(lookup),
-            Ok(Err(error)) => classify(error, &asked),
+            Ok(Err(error)) => classify(error, asked),
             Err(_) => Negative::uncertain(Failure::Temporary("no answer in time".into())),
         };
         match &negative.failure {
@@ -301,19 +308,20 @@ fn trust_anchors(path: &Path) -> Result<TrustAnchors, NetError> {
 }
 
 /// What `asked` is an alias of in the end, as the answer says.
-fn alias_of(lookup: &Lookup, asked: &Name) -> Option<Arc<str>> {
-    let mut at = asked;
+fn alias_of<'a>(lookup: &'a Lookup, asked: &Name) -> Option<&'a Name> {
+    let mut end = None;
     for _ in 0..ALIASES_MAX {
+        let at = end.unwrap_or(asked);
         let next = lookup.answers().iter().find_map(|record| match &record.data {
             RData::CNAME(target) if record.name == *at => Some(&target.0),
             _ => None,
         });
         match next {
-            Some(next) => at = next,
+            Some(next) => end = Some(next),
             None => break,
         }
     }
-    if at == asked { None } else { host_name(at).map(Arc::from) }
+    end
 }
 
 fn server(at: &SocketAddr) -> NameServerConfig {

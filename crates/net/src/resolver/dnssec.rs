@@ -15,9 +15,11 @@ use hickory_resolver::net::NetError as Net;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::DnsHandle;
 use hickory_resolver::proto::op::DnsRequest;
-use hickory_resolver::proto::rr::Name;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{ConnectionProvider, PoolContext};
 
+use super::error::{BOGUS, Failure, Negative};
+use super::{ALIASES_MAX, Resolver, alias_of};
 use crate::NetError;
 
 /// `dns.dnssec`: whose word on signatures is taken.
@@ -89,6 +91,50 @@ impl Authentication {
             }
             Self::None => false,
         }
+    }
+}
+
+/// An answer with what DNSSEC says of it.
+pub(super) struct Found {
+    pub(super) lookup: Lookup,
+    /// Whether all of it is authenticated, the aliases on the way included.
+    pub(super) secure: bool,
+    /// What the name is an alias of, in the end.
+    pub(super) alias_of: Option<Name>,
+}
+
+impl Resolver {
+    /// Whether a failure may be of hickory's making: it takes an answer for forged whose signed alias leads into a zone
+    /// without signatures.
+    pub(super) fn may_be_mixed(&self, negative: &Negative, kind: RecordType) -> bool {
+        let is_bogus = matches!(&negative.failure, Failure::Temporary(reason) if reason == BOGUS);
+        self.authentication == Authentication::Proof && kind != RecordType::CNAME && is_bogus
+    }
+
+    /// Asks for one alias after the other, each validated by itself, and for what they lead to. What is forged stays
+    /// so: then there is no valid alias to follow, and the first failure counts.
+    pub(super) async fn link_by_link(
+        &self,
+        asked: Name,
+        kind: RecordType,
+        failure: Negative,
+    ) -> Result<Found, Negative> {
+        let (mut at, mut secure) = (asked, true);
+        for _ in 0..ALIASES_MAX {
+            let Ok(link) = self.ask(&at, RecordType::CNAME).await else { return Err(failure) };
+            let Some(next) = alias_of(&link, &at).cloned() else { return Err(failure) };
+            secure &= self.authentication.is_secure(&link, &at);
+            match self.ask(&next, kind).await {
+                Ok(lookup) => {
+                    let end = self.found(lookup, &next);
+                    let alias_of = Some(end.alias_of.unwrap_or(next));
+                    return Ok(Found { lookup: end.lookup, secure: secure && end.secure, alias_of });
+                }
+                Err(negative) if self.may_be_mixed(&negative, kind) => at = next,
+                Err(negative) => return Err(negative),
+            }
+        }
+        Err(failure)
     }
 }
 

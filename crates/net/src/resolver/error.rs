@@ -110,7 +110,7 @@ impl Negative {
     }
 }
 
-const BOGUS: &str = "the answer's DNSSEC signatures are not valid";
+pub(super) const BOGUS: &str = "the answer's DNSSEC signatures are not valid";
 
 /// A "no" whose proof was looked at here.
 fn denied(response: &DnsResponse, proof: Proof) -> Negative {

@@ -311,3 +311,134 @@ fn the_stored_acme_certificate_serves_while_it_is_good() {
     fs::write(&stored, "damaged").unwrap();
     assert!(ca.server(source).facts().self_signed);
 }
+
+/// Accepts connections for ever, each time with the same session cache.
+fn serve(server: ServerTls) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let at = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let listener = TcpListener::from_std(listener).unwrap();
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let server = server.clone();
+            tokio::spawn(async move {
+                if let Ok(mut stream) = server.accept(Stream::Tcp(tcp), LIMIT).await {
+                    // Tickets come with the first octets.
+                    stream.write_all(b"hello").await.unwrap();
+                    stream.flush().await.unwrap();
+                    let mut end = [0; 1];
+                    let _ = stream.read(&mut end).await;
+                }
+            });
+        }
+    });
+    (at, task)
+}
+
+async fn connect(client: &ClientTls, at: std::net::SocketAddr, trust: &Trust) -> Result<(Stream, bool), NetError> {
+    let tcp = TcpStream::connect(at).await.unwrap();
+    let mut stream = client.connect_as(Stream::Tcp(tcp), "relay.test", trust, None, LIMIT).await?;
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).await.unwrap();
+    let Stream::Client(tls) = &stream else { panic!("{stream:?}") };
+    let resumed = tls.stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+    Ok((stream, resumed))
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_and_verified_each_time() {
+    let ca = Authority::new();
+    let source = ca.issue("relay", "relay.test", (2020, 2100));
+    let pair = Pair::load(&ca.path("relay.pem"), &ca.path("relay.key")).unwrap();
+    let (at, _task) = serve(ca.server(source));
+    let client = ca.client();
+    let dane = |data: &[u8]| {
+        let record = Tlsa { usage: 3, selector: 0, matching: 0, data: data.into() };
+        Trust::Dane(Arc::new(Dane::new(&[record], vec!["relay.test".into()]).unwrap()))
+    };
+    let right = dane(pair.leaf());
+    let other = ca.issue("other", "relay.test", (2020, 2100));
+    let CertificateSource::Files { certificate, key } = other else { panic!() };
+    let wrong = dane(Pair::load(&certificate, &key).unwrap().leaf());
+
+    let (stream, resumed) = connect(&client, at, &right).await.unwrap();
+    assert_eq!((stream.tls_info().unwrap().verified.as_str(), resumed), ("dane", false));
+    let (stream, resumed) = connect(&client, at, &right).await.unwrap();
+    assert!(resumed, "the second connection is a new session");
+    assert_eq!(stream.tls_info().unwrap().verified, "dane");
+    // A session that began under another policy proves nothing for this one.
+    let refused = connect(&client, at, &wrong).await.unwrap_err();
+    assert!(matches!(refused, NetError::Untrusted { fault: CertificateFault::Tlsa, .. }), "{refused}");
+    let (stream, _) = connect(&client, at, &Trust::Opportunistic).await.unwrap();
+    assert!(client.would_satisfy(&stream, "relay.test", &right).is_ok());
+    assert!(client.would_satisfy(&stream, "relay.test", &Trust::Verified).is_ok());
+    assert!(client.would_satisfy(&stream, "other.test", &Trust::Verified).is_err());
+    assert!(client.would_satisfy(&stream, "relay.test", &wrong).is_err());
+
+    let (_, first) = connect(&client, at, &Trust::Verified).await.unwrap();
+    let (_, second) = connect(&client, at, &Trust::Verified).await.unwrap();
+    assert_eq!((first, second), (false, true));
+}
+
+#[tokio::test]
+async fn names_and_roots_of_the_operators_choice() {
+    let ca = Authority::new();
+    let (at, _task) = serve(ca.server(ca.issue("mail", "mail.partner.test", (2020, 2100))));
+    // It trusts the system's roots alone.
+    let client = ClientTls::new(&ClientTlsConfig::default(), Clock::system()).unwrap();
+    let roots = Roots::load(&ca.path("ca.pem")).unwrap();
+    let trust = |names: &[&str], roots: Option<&Roots>| {
+        let names = names.iter().map(|n| (*n).to_owned()).collect();
+        Trust::Named(Arc::new(Named { names, roots: roots.cloned() }))
+    };
+    let good = trust(&["other.test", "mail.partner.test"], Some(&roots));
+    assert_eq!(connect(&client, at, &good).await.unwrap().0.tls_info().unwrap().verified, "verified");
+    for (names, roots, fault) in [
+        (&["other.test"][..], Some(&roots), CertificateFault::Name),
+        (&[], Some(&roots), CertificateFault::Name),
+        (&["mail.partner.test"], None, CertificateFault::Issuer),
+    ] {
+        match connect(&client, at, &trust(names, roots)).await {
+            Err(NetError::Untrusted { fault: found, .. }) => assert_eq!(found, fault, "{names:?}"),
+            other => panic!("{names:?} {other:?}"),
+        }
+    }
+    assert!(Roots::load(&ca.path("mail.key")).is_err());
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_who_asks() {
+    let ca = Authority::new();
+    ca.issue("relay", "relay.test", (2020, 2100));
+    ca.issue("client", "client.test", (2020, 2100));
+    let identity = ClientIdentity::load(&ca.path("client.pem"), &ca.path("client.key")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.issuer.der().clone()).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let pair = Pair::load(&ca.path("relay.pem"), &ca.path("relay.key")).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair.certified)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    for (shown, welcome) in [(Some(&identity), true), (None, false)] {
+        let (near, far) = pair_of_tcp().await;
+        let client = ca.client();
+        let trust = Trust::Verified;
+        let connecting = client.connect_as(Stream::Tcp(far), "relay.test", &trust, shown, LIMIT);
+        let (accepted, connected) = tokio::join!(acceptor.accept(near), connecting);
+        assert_eq!(accepted.is_ok(), welcome, "{accepted:?}");
+        if welcome {
+            assert_eq!(connected.unwrap().identity(), Some(&identity));
+        }
+    }
+}
+
+async fn pair_of_tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (listener.accept().await.unwrap().0, client)
+}
