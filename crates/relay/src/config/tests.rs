@@ -30,7 +30,9 @@ fn an_empty_file_is_a_relay_on_loopback() {
 #[test]
 fn everything_that_can_be_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("upstream.password"), "hunter2\n").unwrap();
+    for file in ["upstream.password", "proxy.password", "client.secret"] {
+        std::fs::write(dir.path().join(file), "hunter2\n").unwrap();
+    }
     let text = include_str!("testdata/full.toml");
     let config = Config::parse(text, Some(&dir.path().join("posthouse.toml"))).unwrap();
     assert_eq!(config.hostname, "relay.example.net");
@@ -42,7 +44,14 @@ fn everything_that_can_be_written_is_read() {
     assert_eq!(config.route[0].to.to_string(), "lmtp://127.0.0.1:24");
     let upstream = &config.smarthost["upstream"];
     assert_eq!(upstream.password.as_ref().unwrap().expose(), "hunter2");
-    assert_eq!(upstream.hosts[0].to_string(), "smtp.upstream.example:587");
+    assert_eq!(upstream.hosts.at[0].to_string(), "smtp.upstream.example:587");
+    let office = &config.smarthost["office"];
+    assert_eq!((office.hosts.at.len(), &office.hosts.weights), (2, &vec![3, 1]));
+    assert_eq!(office.login[0].password.as_ref().unwrap().expose(), "hunter2");
+    let oauth = office.oauth.as_ref().unwrap();
+    assert_eq!(oauth.client_secret.as_ref().unwrap().expose(), "hunter2");
+    assert_eq!(oauth.refresh_token_file, Some(dir.path().join("refresh.token")), "read when it is needed");
+    outgoing(&config, dir.path());
     assert_eq!(config.queue.retry, [Duration::from_secs(1), Duration::from_secs(300)]);
     assert_eq!(config.queue.max_message_size, 25_000_000);
     // Shown again, it hides the password.
@@ -50,10 +59,37 @@ fn everything_that_can_be_written_is_read() {
     assert!(!shown.contains("hunter2"), "{shown}");
 }
 
+/// What the file says about outgoing mail.
+fn outgoing(config: &Config, base: &Path) {
+    let fast = &config.sources["fast"];
+    assert_eq!(fast.proxy_password.as_ref().unwrap().expose(), "hunter2");
+    assert_eq!(fast.warmup.as_ref().unwrap().plan, [50, 100, 500]);
+    assert_eq!(config.pool["news"].sources["fast"], 3);
+    assert_eq!(config.egress[0].domains[0].to_string(), "*.example.com");
+    assert_eq!(config.shape[0].connection_rate.unwrap().to_string(), "10/1m");
+    assert_eq!(config.tls_policy[0].ca_file, Some(base.join("partner.pem")));
+    assert_eq!(config.delivery.providers, Some(base.join("providers.toml")));
+    assert_eq!(config.suppression.automatic, Automatic::Always);
+    assert_eq!(config.dns.dnssec, net::Dnssec::Validate);
+    let rules = config.rules();
+    assert_eq!((rules.sources.len(), rules.ceilings.len(), rules.aliases.len()), (3, 3, 2));
+}
+
 #[test]
 fn what_is_shown_reads_back() {
     let text = toml::to_string(&Config::parse("", None).unwrap()).unwrap();
     let again = Config::parse(&text, None).unwrap();
+    assert_eq!(toml::to_string(&again).unwrap(), text);
+}
+
+#[test]
+fn rules_that_are_shown_read_back() {
+    let rules = "[source.a]\nipv4 = \"192.0.2.1\"\nwarmup = { start = \"2026-11-24\", plan = [1] }\n[pool.p]\n\
+                 sources = { a = 1 }\n[[egress]]\nstreams = [\"bulk\"]\npool = \"p\"\n[[shape]]\nrate = \"5/1s\"\n\
+                 [[tls_policy]]\ndomains = [\"a.example\"]\n[suppression]\nautomatic = false\n[smarthost.s]\n\
+                 hosts = { \"h.example:25\" = 2 }\n";
+    let text = toml::to_string(&Config::parse(rules, None).unwrap()).unwrap();
+    let again = Config::parse(&text, None).unwrap_or_else(|e| panic!("{e}\n{text}"));
     assert_eq!(toml::to_string(&again).unwrap(), text);
 }
 
@@ -98,6 +134,41 @@ fn mistakes_are_shown_with_their_place_and_what_to_write() {
         "[store]\nengine = \"postgres\"\nurl = \"postgres://db\"\n",
         "[dns]\nservers = [\"127.0.0.1\"]\nallow_private_targets = \"yes\"\n",
         "[quota]\nx = 1\n",
+        "[source.fast]\nipv4 = \"192.0.2.300\"\n",
+        "[source.fast]\nipv5 = \"192.0.2.30\"\n",
+        "[source.\"a b\"]\nehlo = \"a b\"\n",
+        "[source.a]\nproxy = \"http://127.0.0.1:80\"\n",
+        "[source.a]\nproxy = \"proxy://127.0.0.1:80\"\n",
+        "[source.a]\nipv4 = \"192.0.2.1\"\nwarmup = { start = \"24.11.2026\", plan = [50] }\n",
+        "[source.a]\nipv4 = \"192.0.2.1\"\nwarmup = { start = \"2026-11-24\", plan = [] }\n",
+        "[source.a]\nipv4 = \"192.0.2.1\"\n[source.b]\nipv4 = \"192.0.2.1\"\n",
+        "[source.fast]\n[pool.news]\nsources = { fats = 1 }\n",
+        "[pool.news]\n",
+        "[pool.news]\nsources = { default = 1 }\n[[egress]]\npool = \"new\"\n",
+        "[[egress]]\nstreams = [\"newsletters\"]\npool = \"default\"\n",
+        "[[egress]]\ndomains = [\"a@example.com\"]\npool = \"default\"\n",
+        "[[shape]]\nsites = [\"g mail\"]\nconnections = 1\n",
+        "[[shape]]\nsites = [\"gmail\"]\nrate = \"100 per minute\"\n",
+        "[[shape]]\nsites = [\"gmail\"]\nconnections = 0\n",
+        "[[shape]]\nsites = [\"gmail\"]\n",
+        "[[ceiling]]\norg = \"acme\"\ncredential = \"printer\"\nrate = \"1/1s\"\n",
+        "[[ceiling]]\ncredential = \"printer\"\nconnections = 1\n",
+        "[[ceiling]]\nto = \"smarthost:up\"\nrate = \"1/1s\"\n",
+        "[[ceiling]]\norg = \"acme\"\nrate = \"1/1s\"\n[[ceiling]]\norg = \"Acme\"\nrate = \"2/1s\"\n",
+        "[[tls_policy]]\ndomains = [\"a.example\"]\nlevel = \"required\"\n",
+        "[[tls_policy]]\ndomains = [\"a.example\"]\nlevel = \"dane\"\nnames = [\"b.example\"]\n",
+        "[[tls_policy]]\ndomains = [\"a.example\"]\nclient_key = \"k\"\n",
+        "[smarthost.up]\nhosts = { \"a.example:587\" = 0 }\n",
+        "[smarthost.up]\nhosts = [\"a.example:587\"]\norder = \"random\"\n",
+        "[smarthost.up]\nhosts = [\"a.example:587\"]\n[smarthost.up.oauth]\ntoken_url = \"http://a.example\"\nclient_id = \"x\"\n",
+        "[smarthost.up]\nhosts = [\"a.example:587\"]\n[[smarthost.up.login]]\nusername = \"x\"\n",
+        "[[alias]]\nfrom = \"sales\"\nto = [\"a@example.net\"]\n",
+        "[[alias]]\nfrom = \"a@example.net\"\nto = [\"b\"]\n",
+        "[[rewrite]]\npattern = \"(\"\nreplace = \"x\"\n",
+        "[forward]\nsrs_domain = \"a.example\"\nbounce_domain = \"A.example\"\n",
+        "[suppression]\nautomatic = \"all\"\n",
+        "[dns]\ndnssec = \"yes\"\n",
+        "[delivery]\ntls_reports_from = \"postmaster\"\n",
     ];
     let mut all = String::new();
     for case in cases {
