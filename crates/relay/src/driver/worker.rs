@@ -20,9 +20,7 @@ use super::{Driver, Order};
 pub(super) async fn work(driver: Driver, path: Path, first: DeliveryId) {
     let mut worker = Worker { link: driver.0.engine.link((path.source.clone(), path.site.clone())), path, driver };
     let limit = worker.driver.0.settings.load().policy.traffic(&worker.path.source, &worker.path.site);
-    if let Some(most) = limit.messages_per_connection {
-        worker.link.set_limit(most);
-    }
+    worker.link.set_limit(limit.messages_per_connection);
     let mut next = Some(first);
     while let Some(id) = next {
         next = match AssertUnwindSafe(worker.turn(id)).catch_unwind().await {

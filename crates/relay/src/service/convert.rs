@@ -1,11 +1,12 @@
 //! The configuration as the crates take it: one function for each of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use mail::Clock;
+use mail::{Clock, Timestamp};
 
+use super::{Forwarding, convert_deliver, convert_schedule};
 use crate::config::{self, Config};
+use crate::driver;
 
 /// Ids of the embedded store have no node part.
 const NODE: u16 = 0;
@@ -113,9 +114,19 @@ pub(super) fn scheduling(config: &Config) -> schedule::Limits {
     }
 }
 
-pub(super) fn driving(config: &Config, seed: u64) -> crate::driver::Settings {
+/// What the driver goes by.
+///
+/// # Errors
+/// In words: a rule or a file that can't be used.
+pub(super) fn driving(
+    config: &Config,
+    directory: &directory::Snapshot,
+    forwarding: &Arc<Forwarding>,
+    seed: u64,
+    now: Timestamp,
+) -> Result<driver::Settings, String> {
     let never = std::time::Duration::MAX;
-    crate::driver::Settings {
+    Ok(driver::Settings {
         retry: schedule::Retry {
             steps: config.queue.retry.clone(),
             lifetime: config.queue.lifetime,
@@ -125,7 +136,40 @@ pub(super) fn driving(config: &Config, seed: u64) -> crate::driver::Settings {
         },
         hostname: config.hostname.as_str().into(),
         idle: config.delivery.idle,
+        policy: Arc::new(convert_schedule::policy(config, directory, now)?),
+        classifier: convert_schedule::classifier(config)?,
+        suppress: match config.suppression.automatic {
+            config::Automatic::Never => driver::Suppress::Never,
+            config::Automatic::Bulk => driver::Suppress::Bulk,
+            config::Automatic::Always => driver::Suppress::Always,
+        },
+        forwarding: Arc::clone(forwarding),
+        signed: signed_returns(config, directory),
+    })
+}
+
+/// Whose mail leaves with return paths of ours.
+fn signed_returns(config: &Config, directory: &directory::Snapshot) -> driver::SignedReturns {
+    let orgs = &config.forward.bounce_orgs;
+    if config.forward.bounce_domain.is_empty() {
+        driver::SignedReturns::Nobody
+    } else if orgs.is_empty() {
+        driver::SignedReturns::Everyone
+    } else {
+        driver::SignedReturns::Of(orgs.iter().filter_map(|name| directory.org_named(name)).map(|o| o.id).collect())
     }
+}
+
+/// Asks the DNS as configured.
+///
+/// # Errors
+/// `dns.servers` that can't be used.
+fn resolver(config: &Config) -> Result<net::Resolver, net::NetError> {
+    net::Resolver::new(&net::ResolverConfig {
+        servers: config.dns.servers.clone(),
+        dnssec: config.dns.dnssec,
+        trust_anchors: config.dns.trust_anchors.clone(),
+    })
 }
 
 /// What deliveries go by. Reads the system's trusted roots, so it can fail on a bad `ca_file`.
@@ -137,12 +181,18 @@ pub(crate) fn delivering(
     directory: &directory::Snapshot,
     clock: &Clock,
 ) -> Result<deliver::Settings, net::NetError> {
-    let resolver = net::Resolver::new(&net::ResolverConfig { servers: config.dns.servers.clone(), ..Default::default() })?;
+    let wrong = net::NetError::Configuration;
+    let resolver = resolver(config)?;
     let tls =
         net::ClientTls::new(&net::ClientTlsConfig { ca_file: config.tls.ca_file.clone() }, clock.clone())?;
     let delivery = &config.delivery;
     let mut settings = deliver::Settings::new(config.hostname.as_str(), resolver, tls);
-    settings.smarthosts = smarthosts(directory);
+    settings.smarthosts = convert_deliver::smarthosts(directory).map_err(wrong)?;
+    settings.sources = convert_deliver::sources(directory).map_err(wrong)?;
+    settings.tls_rules.dane = delivery.dane;
+    settings.tls_rules.overrides = convert_deliver::tls_overrides(directory).map_err(wrong)?;
+    let providers = convert_schedule::providers(config).map_err(wrong)?;
+    settings.provider_of = Arc::new(move |hosts: &[&str]| providers.provider_of(hosts));
     settings.allow_private_targets = config.dns.allow_private_targets;
     settings.mx_port = delivery.mx_port;
     settings.recipients_max = delivery.recipients_per_transaction;
@@ -158,16 +208,6 @@ pub(crate) fn delivering(
         ..deliver::Timeouts::default()
     };
     Ok(settings)
-}
-
-fn smarthosts(directory: &directory::Snapshot) -> HashMap<Arc<str>, Arc<deliver::SmartHost>> {
-    let convert = |host: &Arc<directory::SmartHost>| {
-        let password = host.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default();
-        let login = host.username.clone().map(|username| (username, password));
-        let made = deliver::SmartHost::new(host.name.clone(), host.hosts.clone(), host.tls, login);
-        (host.name.clone(), Arc::new(made))
-    };
-    directory.smarthosts().map(convert).collect()
 }
 
 /// The file's routes, as the directory takes them.
@@ -190,19 +230,36 @@ pub(crate) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String
 
 /// The file's smart hosts, as the directory takes them.
 pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
+    let secret = |secret: &Option<config::Secret>| secret.as_ref().map(|s| directory::Secret::new(s.expose()));
+    let login = |login: &config::LoginRule| directory::HostLogin {
+        senders: login.senders.clone(),
+        domains: login.domains.clone(),
+        username: login.username.clone(),
+        password: secret(&login.password),
+    };
+    let oauth = |oauth: &config::OAuth| directory::HostOAuth {
+        token_url: oauth.token_url.clone(),
+        client_id: oauth.client_id.clone(),
+        client_secret: secret(&oauth.client_secret),
+        refresh_token: secret(&oauth.refresh_token),
+        refresh_token_file: oauth.refresh_token_file.clone(),
+        scope: oauth.scope.clone(),
+    };
     let convert = |(name, host): (&String, &config::SmartHost)| directory::SmartHost {
         name: name.as_str().into(),
         source: directory::Source::Config,
-        hosts: host.hosts.clone(),
-        tls: match host.tls {
-            config::SmartHostTls::Required => directory::SmartHostTls::Required,
-            config::SmartHostTls::Opportunistic => directory::SmartHostTls::Opportunistic,
-            config::SmartHostTls::Implicit => directory::SmartHostTls::Implicit,
-            config::SmartHostTls::None => directory::SmartHostTls::None,
-        },
+        hosts: host.hosts.at.clone(),
+        tls: host.tls,
         username: host.username.clone(),
-        password: host.password.as_ref().map(|p| directory::Secret::new(p.expose())),
-        more: directory::SmartHostMore::default(),
+        password: secret(&host.password),
+        more: directory::SmartHostMore {
+            order: host.order,
+            weights: host.hosts.weights.clone(),
+            logins: host.login.iter().map(login).collect(),
+            oauth: host.oauth.as_ref().map(oauth),
+            client_certificate: host.client_certificate.clone(),
+            client_key: host.client_key.clone(),
+        },
     };
     config.smarthost.iter().map(convert).collect()
 }

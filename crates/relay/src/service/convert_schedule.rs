@@ -168,3 +168,13 @@ fn domains(patterns: &[Pattern]) -> Vec<DomainPattern> {
 fn rate(rate: directory::rule::Rate) -> Option<schedule::Rate> {
     schedule::Rate::new(rate.n.get(), rate.period)
 }
+
+/// Says what failures are about: the data that come with the program, with the operator's own over them.
+pub(super) fn classifier(config: &Config) -> Result<Arc<report::Classifier>, String> {
+    let builtin = report::Classifier::builtin();
+    let Some(path) = &config.delivery.bounces else { return Ok(builtin) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("delivery.bounces: {} cannot be read: {error}", path.display()))?;
+    let merged = builtin.with(&text);
+    merged.map(Arc::new).map_err(|error| format!("delivery.bounces: {}: {error}", path.display()))
+}

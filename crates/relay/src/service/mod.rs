@@ -2,6 +2,9 @@
 
 mod control;
 mod convert;
+mod convert_deliver;
+mod convert_forward;
+mod convert_schedule;
 mod explain;
 mod forwarding;
 mod gate;
@@ -9,6 +12,7 @@ mod logging;
 mod metrics;
 mod reload;
 mod run;
+mod security;
 mod standing;
 mod submit;
 mod tell;
@@ -31,6 +35,7 @@ pub(crate) use control::RelayControl;
 pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
 pub(crate) use forwarding::{Forwarding, Special};
 pub(crate) use gate::Gate;
+pub(crate) use security::Security;
 pub(crate) use run::{ServeError, open, serve};
 pub(crate) use tell::tell;
 
@@ -57,6 +62,8 @@ pub(crate) struct Relay {
     pub(crate) forwarding: ArcSwap<Forwarding>,
     /// What forwarding signs with.
     pub(crate) keys: forward::Keys,
+    /// MTA-STS policies and TLS results: what outlives a reload.
+    pub(crate) security: Security,
     pub(crate) connections: Connections,
     /// Makes reloads one after the other.
     pub(crate) reloading: tokio::sync::Mutex<()>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::types::Reloaded;
 
-use super::{Relay, convert};
+use super::{Relay, convert, convert_forward};
 use crate::config::Config;
 
 /// Why nothing was reloaded.
@@ -34,9 +34,12 @@ impl Relay {
         // Everything that can fail comes before anything is changed.
         let snapshot = self.directory.snapshot();
         convert::delivering(&new, &snapshot, &self.clock).map_err(|e| wrong(&e))?;
+        let forwarding = Arc::new(convert_forward::forwarding(&new, &snapshot, &self.keys).map_err(ReloadError::Config)?);
+        convert::driving(&new, &snapshot, &forwarding, 0, self.clock.now()).map_err(ReloadError::Config)?;
         super::Gate::new(&new, self.clock.clone()).map_err(ReloadError::Config)?;
         self.tls.reconfigure(convert::server_tls(&new)).map_err(|e| wrong(&e))?;
         self.directory.set_config(routes, convert::config_smarthosts(&new)).await.map_err(|e| wrong(&e))?;
+        self.directory.set_config_rules(new.rules()).await.map_err(|e| wrong(&e))?;
         let report = compare(&old, &new);
         self.config.store(Arc::new(new));
         self.derive().map_err(ReloadError::Config)?;
@@ -52,10 +55,14 @@ impl Relay {
         let snapshot = self.directory.snapshot();
         self.policy.store(Arc::new(convert::policy(&config, &self.tls, &snapshot)));
         self.gate.configure(&config)?;
-        self.driver.configure(convert::scheduling(&config), convert::driving(&config, self.seed()));
-        let delivering =
+        let forwarding = Arc::new(convert_forward::forwarding(&config, &snapshot, &self.keys)?);
+        let driving = convert::driving(&config, &snapshot, &forwarding, self.seed(), self.clock.now())?;
+        let mut delivering =
             convert::delivering(&config, &snapshot, &self.clock).map_err(|error| error.to_string())?;
+        self.security.rule(&config, &mut delivering);
+        self.forwarding.store(forwarding);
         self.engine.configure(delivering);
+        self.driver.configure(driving);
         Ok(())
     }
 

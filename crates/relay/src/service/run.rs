@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::tell::tell;
-use super::{Gate, Relay, RelayControl, convert, logging, metrics};
+use super::{Gate, Relay, RelayControl, Security, convert, convert_forward, logging, metrics};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::pipeline::Pipeline;
@@ -129,19 +129,25 @@ async fn open_all(
     let directory = Directory::open(&config.data_dir, clock.clone())?;
     let routes = convert::routes(&config).map_err(ServeError::Configuration)?;
     directory.set_config(routes, convert::config_smarthosts(&config)).await?;
+    directory.set_config_rules(config.rules()).await?;
     let history = History::open(&config.data_dir, convert::history(&config), clock.clone())?;
     let tls = net::ServerTls::open(convert::server_tls(&config), clock.clone())?;
     let snapshot = directory.snapshot();
-    let settings = convert::delivering(&config, &snapshot, &clock)?;
+    let keys = convert_forward::keys(&config.data_dir).map_err(ServeError::Configuration)?;
+    let forwarding = convert_forward::forwarding(&config, &snapshot, &keys).map_err(ServeError::Configuration)?;
+    let forwarding = Arc::new(forwarding);
+    let mut settings = convert::delivering(&config, &snapshot, &clock)?;
+    let security = Security::open(&config, &settings, &clock)?;
+    security.rule(&config, &mut settings);
     let engine = deliver::Engine::new(deliver::EngineConfig { settings, clock: clock.clone() });
     let seed = store.ids().next().0;
     let driver = Driver::new(
         store.clone(),
         directory.clone(),
+        history.clone(),
         Arc::clone(&engine),
         clock.clone(),
-        convert::scheduling(&config),
-        convert::driving(&config, seed),
+        convert::driving(&config, &snapshot, &forwarding, seed, clock.now()).map_err(ServeError::Configuration)?,
     );
     let gate = Gate::new(&config, clock.clone()).map_err(ServeError::Configuration)?;
     let policy = ArcSwap::from_pointee(convert::policy(&config, &tls, &snapshot));
@@ -160,6 +166,9 @@ async fn open_all(
         tls,
         policy,
         gate,
+        forwarding: ArcSwap::new(forwarding),
+        keys,
+        security,
         connections: Connections::new(),
         reloading: tokio::sync::Mutex::new(()),
     }))

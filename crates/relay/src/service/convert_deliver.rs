@@ -1,0 +1,137 @@
+//! What deliveries go by, from the directory, which holds the rules of the configuration too: smart hosts with their logins,
+//! sources, TLS rules.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use deliver::{
+    LoginRule, LoginSource, OAuth, Order, OverrideLevel, RefreshToken, SmartHost, SourceAddress, TlsOverride,
+    WeightedHost,
+};
+use directory::rule::{ProxyKind, Source, TlsLevel, TlsPolicy};
+use directory::{HostOrder, Secret, Snapshot};
+use mail::SourceName;
+use net::{Egress, SocksLogin};
+
+/// The smart hosts by name.
+///
+/// # Errors
+/// In words, about one of them.
+pub(super) fn smarthosts(directory: &Snapshot) -> Result<HashMap<Arc<str>, Arc<SmartHost>>, String> {
+    let convert = |host: &Arc<directory::SmartHost>| {
+        let made = smarthost(host).map_err(|error| format!("smarthost.{}: {error}", host.name))?;
+        Ok((Arc::clone(&host.name), Arc::new(made)))
+    };
+    directory.smarthosts().map(convert).collect()
+}
+
+fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
+    let more = &host.more;
+    let in_the_clear = host.tls == mail::SmartHostTls::None;
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned()).unwrap_or_default();
+    let weights = more.weights.iter().copied().chain(std::iter::repeat(1));
+    let hosts = host.hosts.iter().cloned().zip(weights).map(|(at, weight)| WeightedHost { at, weight }).collect();
+    let logins = more.logins.iter().map(|rule| LoginRule {
+        senders: rule.senders.clone(),
+        domains: rule.domains.clone(),
+        login: LoginSource::password(rule.username.clone(), text(&rule.password), in_the_clear),
+    });
+    let login = match (&host.username, &more.oauth) {
+        (None, _) => None,
+        (Some(username), None) => {
+            Some(LoginSource::password(username.clone(), text(&host.password), in_the_clear))
+        }
+        (Some(username), Some(oauth)) => {
+            let in_file = oauth.refresh_token_file.clone().map(RefreshToken::File);
+            let in_text = || Some(RefreshToken::Text(smtp::sasl::Password(oauth.refresh_token.as_ref()?.expose().to_owned())));
+            let made = OAuth::new(
+                username.clone(),
+                &oauth.token_url,
+                oauth.client_id.clone(),
+                oauth.client_secret.as_ref().map(|s| s.expose().to_owned()),
+                in_file.or_else(in_text),
+                oauth.scope.clone(),
+            );
+            Some(LoginSource::OAuth(Arc::new(made.map_err(|error| error.to_string())?)))
+        }
+    };
+    let order = match more.order {
+        HostOrder::Ordered => Order::Ordered,
+        HostOrder::Weighted => Order::Weighted,
+        HostOrder::Sticky => Order::Sticky,
+    };
+    Ok(SmartHost { name: Arc::clone(&host.name), hosts, order, tls: host.tls, logins: logins.collect(), login })
+}
+
+/// The outgoing addresses by name.
+///
+/// # Errors
+/// In words: a password file that can't be read.
+pub(super) fn sources(directory: &Snapshot) -> Result<HashMap<SourceName, Arc<SourceAddress>>, String> {
+    let convert = |entry: &Arc<directory::rule::Entry<Source>>| {
+        let rule = &entry.rule;
+        let egress = egress(rule).map_err(|error| format!("source.{}: {error}", entry.id))?;
+        let made = SourceAddress {
+            name: Arc::clone(&entry.id),
+            v4: rule.ipv4,
+            v6: rule.ipv6,
+            ehlo: rule.ehlo.as_deref().map(Into::into),
+            egress,
+        };
+        Ok((Arc::clone(&entry.id), Arc::new(made)))
+    };
+    directory.rules::<Source>().map(convert).collect()
+}
+
+fn egress(source: &Source) -> Result<Egress, String> {
+    let Some(proxy) = &source.proxy else { return Ok(Egress::Direct) };
+    if proxy.kind == ProxyKind::Proxy {
+        return Ok(Egress::Proxy { at: proxy.at });
+    }
+    let password = match (&source.proxy_password, &source.proxy_password_file) {
+        (Some(secret), _) => secret.expose().to_owned(),
+        (None, Some(path)) => {
+            let read = std::fs::read_to_string(path);
+            let text = read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+            text.trim_end_matches(['\r', '\n']).to_owned()
+        }
+        (None, None) => String::new(),
+    };
+    let login = match &proxy.user {
+        Some(user) => Some(SocksLogin::new(user.clone(), password).map_err(|error| error.to_string())?),
+        None => None,
+    };
+    Ok(Egress::Socks5 { at: proxy.at, login })
+}
+
+/// The operator's rules for TLS.
+///
+/// # Errors
+/// In words: a certificate or root that can't be used.
+pub(super) fn tls_overrides(directory: &Snapshot) -> Result<Vec<TlsOverride>, String> {
+    let convert = |entry: &Arc<directory::rule::Entry<TlsPolicy>>| {
+        let rule = &entry.rule;
+        let wrong = |error: net::NetError| format!("tls_policy {}: {error}", entry.id);
+        let roots = rule.ca_file.as_deref().map(net::Roots::load).transpose().map_err(wrong)?;
+        let identity = match (&rule.client_certificate, &rule.client_key) {
+            (Some(certificate), Some(key)) => {
+                Some(net::ClientIdentity::load(certificate, key).map_err(wrong)?)
+            }
+            _ => None,
+        };
+        Ok(TlsOverride {
+            domains: rule.domains.clone(),
+            level: match rule.level {
+                TlsLevel::None => OverrideLevel::None,
+                TlsLevel::Opportunistic => OverrideLevel::Opportunistic,
+                TlsLevel::Encrypt => OverrideLevel::Encrypt,
+                TlsLevel::Verify => OverrideLevel::Verify,
+                TlsLevel::Dane => OverrideLevel::Dane,
+            },
+            names: rule.names.clone(),
+            roots,
+            identity,
+        })
+    };
+    directory.rules::<TlsPolicy>().map(convert).collect()
+}

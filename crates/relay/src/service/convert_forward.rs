@@ -1,0 +1,91 @@
+//! Aliases, rewriting, SRS and return paths, from configuration and directory; and the keys that they sign with.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use directory::Snapshot;
+use directory::rule::{Alias, Rewrite, RewriteOf};
+use forward::{Keys, ReturnPaths, Rewriter, Rules, Srs, SrsPolicy};
+use mail::OrgId;
+
+use super::Forwarding;
+use crate::config::Config;
+
+/// The file of the keys, in `data_dir`.
+const KEYS: &str = "forward.keys";
+
+/// What is done to envelopes by this configuration and directory.
+///
+/// # Errors
+/// In words, about a rule or a domain.
+pub(super) fn forwarding(config: &Config, directory: &Snapshot, keys: &Keys) -> Result<Forwarding, String> {
+    let wanted = |domain: &str| (!domain.is_empty()).then(|| domain.to_owned());
+    let srs = match wanted(&config.forward.srs_domain) {
+        Some(domain) => {
+            let srs = Srs::new(&domain, keys.clone()).map_err(|e| format!("forward.srs_domain: {e}"))?;
+            Some(SrsPolicy::new(srs))
+        }
+        None => None,
+    };
+    let returns = match wanted(&config.forward.bounce_domain) {
+        Some(domain) => {
+            let paths = ReturnPaths::new(&domain, keys.clone());
+            Some(Arc::new(paths.map_err(|e| format!("forward.bounce_domain: {e}"))?))
+        }
+        None => None,
+    };
+    Ok(Forwarding { rewriter: rewriter(directory)?, srs, returns })
+}
+
+fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
+    // A rule of an organisation that is gone is nobody's.
+    let org = |name: &Option<String>| -> Option<Option<OrgId>> {
+        match name {
+            None => Some(None),
+            Some(name) => directory.org_named(name).map(|org| Some(org.id)),
+        }
+    };
+    let mut rules = Rules::default();
+    for entry in directory.rules::<Alias>() {
+        let Some(org) = org(&entry.rule.org) else { continue };
+        let alias = forward::Alias::parse(&entry.rule.from, &entry.rule.to, org);
+        rules.aliases.push(alias.map_err(|error| format!("alias {}: {error}", entry.id))?);
+    }
+    for entry in directory.rules::<Rewrite>() {
+        let Some(org) = org(&entry.rule.org) else { continue };
+        let of = |which| entry.rule.of.contains(&which);
+        let (recipients, senders) = (of(RewriteOf::Recipient), of(RewriteOf::Sender));
+        let rewrite =
+            forward::Rewrite::parse(&entry.rule.pattern, &entry.rule.replace, recipients, senders, org);
+        rules.rewrites.push(rewrite.map_err(|error| format!("rewrite {}: {error}", entry.id))?);
+    }
+    Rewriter::compile(rules).map_err(|error| error.to_string())
+}
+
+/// The keys in `data_dir`; made on first use. Nobody else may read them.
+///
+/// # Errors
+/// In words: the file can't be read or written, or holds something else.
+pub(super) fn keys(data_dir: &Path) -> Result<Keys, String> {
+    let path = data_dir.join(KEYS);
+    let at_fault = |error: std::io::Error| format!("{}: {error}", path.display());
+    let there = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(at_fault(error)),
+    };
+    let (keys, new) =
+        Keys::load_or_make(there.as_deref()).map_err(|error| format!("{}: {error}", path.display()))?;
+    if let Some(text) = new {
+        let unfinished = path.with_extension("keys.new");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished).map_err(at_fault)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at_fault)?;
+        std::fs::rename(&unfinished, &path).map_err(at_fault)?;
+        std::fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(at_fault)?;
+    }
+    Ok(keys)
+}
