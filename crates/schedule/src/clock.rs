@@ -30,6 +30,11 @@ impl Now {
     pub fn mono_at(self, at: Timestamp) -> Mono {
         self.mono.plus(at.since(self.wall))
     }
+
+    /// What the wall clock will show at a monotonic moment that is still to come; now for one that is over.
+    pub fn wall_at(self, at: Mono) -> Timestamp {
+        self.wall.plus(at.since(self.mono))
+    }
 }
 
 /// The wall clock was set by more than an hour.

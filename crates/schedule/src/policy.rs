@@ -7,7 +7,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Destination, DestinationError, OrgId, QueueKey, Site, SourceName, Stream, Timestamp, default_source};
+use mail::{
+    Destination, DestinationError, OrgId, QueueKey, Site, SourceName, Stream, Timestamp, default_source,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
@@ -301,7 +303,8 @@ impl fmt::Display for DomainPattern {
 /// # Errors
 /// When it is none of these.
 pub fn site_named(text: &str) -> Result<Site, DestinationError> {
-    let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let is_word =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if is_word && !matches!(text, "sandbox" | "discard") {
         return Ok(Site::Provider(text.into()));
     }

@@ -49,14 +49,25 @@ pub struct SavedPath {
     pub failures: u32,
     /// Until when it is closed.
     pub closed_until: Option<Timestamp>,
-    /// Whether its mail is answered for meanwhile, or waits.
-    pub answers: bool,
+    /// Why it is closed.
+    pub cause: SavedCause,
     /// What it met last.
     pub failure: Option<Outcome>,
     /// When the next message fits the rate.
     pub next_message: Option<Timestamp>,
     /// When the next connection fits the rate.
     pub next_connection: Option<Timestamp>,
-    /// When it was used last.
-    pub used: Timestamp,
+}
+
+/// Why a path is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SavedCause {
+    /// No connection could be made.
+    #[default]
+    Unreachable,
+    /// The site asked us to slow down.
+    Slowed,
+    /// The site does not want the source for a while.
+    Unwanted,
 }

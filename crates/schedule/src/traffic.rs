@@ -98,7 +98,7 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.period.as_millis();
         let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-        let (size, unit) = units.into_iter().find(|(size, _)| ms % size == 0).unwrap_or((1, "ms"));
+        let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
         write!(f, "{}/{}{unit}", self.n, ms / size)
     }
 }
@@ -126,7 +126,9 @@ mod tests {
         }
         assert_eq!("100/m".parse::<Rate>().unwrap().to_string(), "100/1m");
         assert_eq!("60/60s".parse::<Rate>().unwrap().interval(), Duration::from_secs(1));
-        for bad in ["", "5", "0/1s", "5/0s", "5/2d", "-1/1s", "5/1", "5/1y", "99999999999/1s", "5/99999999999d"] {
+        for bad in
+            ["", "5", "0/1s", "5/0s", "5/2d", "-1/1s", "5/1", "5/1y", "99999999999/1s", "5/99999999999d"]
+        {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }

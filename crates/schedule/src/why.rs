@@ -153,7 +153,8 @@ impl Why {
         }
         if self.in_memory > 0 || self.backlog {
             let more = if self.backlog { ", more wait on disk" } else { "" };
-            let _ = write!(text, "; {} of its queue in memory (at most {}){more}", self.in_memory, self.window);
+            let _ =
+                write!(text, "; {} of its queue in memory (at most {}){more}", self.in_memory, self.window);
         }
         text
     }
@@ -189,7 +190,9 @@ impl Waits {
                 format!("source {source} sends nothing before the first day of its warm-up plan")
             }
             Waits::Warmup { source, limit } => {
-                format!("source {source} has sent the {limit} messages that its warm-up plan allows to this site today")
+                format!(
+                    "source {source} has sent the {limit} messages that its warm-up plan allows to this site today"
+                )
             }
             Waits::Ceiling { of, limit } => {
                 format!("its {} has all of its {limit} deliveries under way", of.as_str())
