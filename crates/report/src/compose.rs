@@ -72,6 +72,9 @@ pub enum Ending {
     Delivered,
     /// It is with a host that can't report; nothing more will be heard (RFC 3461 section 6.2.2).
     Relayed,
+    /// It was an alias for several addresses, and the message is on its way to them. No success of theirs will be reported
+    /// (RFC 3461 section 5.2.7).
+    Expanded,
 }
 
 impl Ending {

@@ -58,6 +58,7 @@ fn action(ending: Ending) -> &'static str {
         Ending::Delayed { .. } => "delayed",
         Ending::Delivered => "delivered",
         Ending::Relayed => "relayed",
+        Ending::Expanded => "expanded",
     }
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn status(about: &Reported<'_>) -> EnhancedStatus {
         Ending::Failed => about.outcome.status.with_class(5),
         Ending::Expired => EnhancedStatus::new(4, 4, 7),
         Ending::Delayed { .. } => about.outcome.status.with_class(4),
-        Ending::Delivered | Ending::Relayed => about.outcome.status.with_class(2),
+        Ending::Delivered | Ending::Relayed | Ending::Expanded => about.outcome.status.with_class(2),
     }
 }
 

@@ -23,11 +23,13 @@ pub(crate) struct Words {
     failure: &'static str,
     delay: &'static str,
     success: &'static str,
+    on_its_way: &'static str,
     answered: &'static str,
     no_answer: &'static str,
     retry_until: &'static str,
     delivered: &'static str,
     relayed: &'static str,
+    expanded: &'static str,
     expired: &'static str,
     more: &'static str,
     received: &'static str,
@@ -46,11 +48,14 @@ pub(crate) const ENGLISH: Words = Words {
     delay: "Your message has not been delivered yet to the recipients listed below. You need not send it again: \
             we keep trying.",
     success: "You asked to be told when your message is delivered. It was, to the recipients listed below.",
+    on_its_way: "You asked to be told when your message is delivered. It is on its way to the recipients listed below.",
     answered: "{} answered:",
     no_answer: "What happened:",
     retry_until: "We keep trying until {}.",
     delivered: "Delivered.",
     relayed: "Handed on to a mail system that sends no delivery reports. You may hear nothing more about this recipient.",
+    expanded: "This address stands for several others, and your message is on its way to them. You hear about them only if it \
+               can't be delivered.",
     expired: "We tried several times and give up now. The last attempt ended like this.",
     more: "The same goes for:",
     received: "Your message was received here on {}.",
@@ -134,6 +139,7 @@ pub(crate) fn human(
     let summary = match request.kind {
         ReportKind::Failure => words.failure,
         ReportKind::Delay => words.delay,
+        ReportKind::Success if about.iter().any(|r| r.ending == Ending::Expanded) => words.on_its_way,
         ReportKind::Success => words.success,
     };
     let mut text = fill(&words.greeting.replace("{}", hostname), "");
@@ -163,6 +169,7 @@ fn describe(words: &Words, about: &Reported<'_>) -> String {
     match about.ending {
         Ending::Delivered => text.push_str(&fill(words.delivered, "    ")),
         Ending::Relayed => text.push_str(&fill(words.relayed, "    ")),
+        Ending::Expanded => text.push_str(&fill(words.expanded, "    ")),
         Ending::Failed | Ending::Expired | Ending::Delayed { .. } => {
             if about.ending == Ending::Expired {
                 text.push_str(&fill(words.expired, "    "));

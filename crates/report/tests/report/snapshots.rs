@@ -88,6 +88,23 @@ fn success() {
 }
 
 #[test]
+fn an_alias_that_was_expanded() {
+    let outcome = Outcome::own(
+        Disposition::Delivered,
+        EnhancedStatus::new(2, 1, 5),
+        "an alias for 3 addresses; the message is on its way to them",
+    );
+    let team = recipient("team@example.com", ASKED, None);
+    let about = [reported(&team, Ending::Expanded, &outcome, None)];
+    let dsn = make(ReportKind::Success, &message(), Original::Full(ORIGINAL), &about).unwrap();
+    let text = text(&dsn);
+    for field in ["Final-Recipient: rfc822; team@example.com", "Action: expanded", "Status: 2.1.5"] {
+        assert!(text.contains(field), "{field} in {text}");
+    }
+    assert!(text.contains("This address stands for several others"), "{text}");
+}
+
+#[test]
 fn beyond_ascii() {
     let mut message = message();
     message.smtputf8 = true;
