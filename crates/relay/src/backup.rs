@@ -1,5 +1,5 @@
-//! A copy of everything, and back: queue and content by the store, directory and history beside them, certificates and
-//! ACME accounts as files.
+//! A copy of everything, and back: queue and content by the store, directory and history beside them, certificates, ACME
+//! accounts and the keys of return paths as files.
 
 use std::fs;
 use std::io;
@@ -16,6 +16,8 @@ use crate::service::Relay;
 const FOLDERS: [&str; 2] = ["history", "tls"];
 /// The directory's database.
 const DIRECTORY: &str = "directory.db";
+/// The keys that return paths are signed with: without them no late bounce of mail sent before is believed.
+const KEYS: &str = "forward.keys";
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Problem {
     let kind = match error.kind() {
@@ -40,6 +42,7 @@ pub(crate) async fn backup(relay: &Relay, to: PathBuf) -> Result<BackupReport, P
         for folder in FOLDERS.iter().filter(|f| **f != "history") {
             bytes += copy_folder(&data_dir.join(folder), &to.join(folder))?;
         }
+        bytes += copy_keys(&data_dir, &to)?;
         Ok(bytes)
     });
     let copied: Result<u64, Problem> =
@@ -61,6 +64,7 @@ pub(crate) fn restore(from: &Path, data_dir: &Path) -> Result<BackupReport, Prob
     for folder in FOLDERS {
         bytes += copy_folder(&from.join(folder), &data_dir.join(folder))?;
     }
+    bytes += copy_keys(from, data_dir)?;
     sync_folder(data_dir)?;
     Ok(BackupReport { path: data_dir.display().to_string(), messages: stored.messages, bytes })
 }
@@ -89,6 +93,11 @@ fn copy_folder(from: &Path, to: &Path) -> Result<u64, Problem> {
     }
     sync_folder(to)?;
     Ok(bytes)
+}
+
+/// Backups of older versions have none.
+fn copy_keys(from: &Path, to: &Path) -> Result<u64, Problem> {
+    if from.join(KEYS).exists() { copy_file(&from.join(KEYS), &to.join(KEYS)) } else { Ok(0) }
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<u64, Problem> {
