@@ -125,3 +125,19 @@ fn each_recipient_has_a_path_of_its_own_and_reports_of_ours_have_none() {
     });
     assert_eq!(null.last().unwrap().sender(), "", "the null sender stays null");
 }
+
+#[test]
+fn a_relay_that_was_restored_from_a_backup_still_believes_its_own() {
+    let (relay, sink) = world();
+    let (_, path) = sent(&relay, &sink, "ann@dest.example");
+    let copy = relay.scratch().join("backup");
+    relay.cli(&["backup", copy.to_str().unwrap()]);
+    let forward = format!("[forward]\nbounce_domain = \"{DOMAIN}\"\n");
+    let mut other = Relay::builder().route(&[], &sink.url()).toml(&forward).prepare();
+    other.cli(&["restore", copy.to_str().unwrap()]);
+    other.start();
+    send_one(other.smtp(), "", &[&path], &report("ann@dest.example")).expect(250);
+    eventually("the trace has the late bounce", Duration::from_secs(20), || {
+        other.cli(&["trace", "ann@dest.example"]).contains("The mailbox was closed").then_some(())
+    });
+}
