@@ -117,7 +117,7 @@ async fn who_is_not_believed_says_nothing_of_signatures() {
     assert_eq!(off.tlsa("mx1.test", 25).await.unwrap().none, Some(NoTlsa::NotValidated));
     assert!(dns.resolver_with(Dnssec::Trust).mx("dom.test").await.unwrap().secure);
     // An authoritative server does not validate, so that nothing is authenticated, signatures or not.
-    let knot = Resolver::new(&net::ResolverConfig { servers: vec![dns.knot], ..Default::default() }).unwrap();
+    let knot = dns.knot_resolver();
     assert!(!knot.mx("dom.test").await.unwrap().secure);
     assert_eq!(knot.tlsa("mx1.test", 25).await.unwrap().none, Some(NoTlsa::Unsigned));
 }

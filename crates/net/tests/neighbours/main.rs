@@ -12,4 +12,6 @@ mod exhaustion;
 mod openssl;
 mod reload;
 mod signed;
+mod sts;
+mod web;
 mod support;

@@ -134,8 +134,14 @@ impl Authority {
 
     /// Writes a certificate for `names` and its key.
     pub(crate) fn issue(&self, names: &[&str], certificate: &Path, key_file: &Path) {
+        self.issue_until(names, 4000, certificate, key_file);
+    }
+
+    /// The same, valid until the first day of a year.
+    pub(crate) fn issue_until(&self, names: &[&str], year: i32, certificate: &Path, key_file: &Path) {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let parameters = CertificateParams::new(names).unwrap();
+        let mut parameters = CertificateParams::new(names).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         fs::write(certificate, parameters.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         fs::write(key_file, key.serialize_pem()).unwrap();
