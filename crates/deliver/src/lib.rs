@@ -44,6 +44,7 @@ pub use security::{
     TlsOverride, TlsResult, TlsResults, TlsRules,
 };
 pub use settings::{ProviderOf, Settings, Timeouts};
+pub use smarthost::post_tls_report;
 pub use smarthost::{
     Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost,
     SmartHostHealth, SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, TokenUrl,

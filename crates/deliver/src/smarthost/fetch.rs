@@ -1,4 +1,4 @@
-//! One HTTPS request to a token server, over our own resolver, dialer and TLS: what `tls.ca_file` says counts here too.
+//! One HTTPS request, to a token server or with a TLS report, over our own resolver, dialer and TLS: what `tls.ca_file` says counts here too.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use net::{DialOptions, Stream, Trust};
 use tokio::time::timeout;
 
 use super::oauth::TokenUrl;
+use crate::engine::Engine;
 use crate::settings::Settings;
 
 /// Time for the whole of it.
@@ -21,18 +22,41 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Most octets of an answer. Tokens have some thousand.
 const ANSWER_MAX: usize = 256 << 10;
 
-/// Posts a form. Says status and body, whatever the status; follows no redirect.
+/// Sends a TLS report to an address that a domain named (RFC 8460 section 5.4).
 ///
 /// # Errors
 /// In words.
-pub(super) async fn post(settings: &Settings, url: &TokenUrl, form: String) -> Result<(u16, Bytes), String> {
-    timeout(REQUEST_MAX, request(settings, url, form))
+pub async fn post_tls_report(engine: &Engine, url: &str, gz: Vec<u8>) -> Result<(), String> {
+    let settings = engine.settings();
+    let url: TokenUrl = url.parse().map_err(|_| format!("{url:?} is no https address"))?;
+    let what = What { kind: "application/tlsrpt+gzip", body: gz.into(), named: false };
+    match post(&settings, &url, what).await? {
+        (200..=299, _) => Ok(()),
+        (status, _) => Err(format!("the server says {status}")),
+    }
+}
+
+/// What is posted.
+pub(super) struct What {
+    /// Its media type.
+    pub(super) kind: &'static str,
+    pub(super) body: Bytes,
+    /// The operator named the host: it may be a private one.
+    pub(super) named: bool,
+}
+
+/// Posts something. Says status and body, whatever the status; follows no redirect.
+///
+/// # Errors
+/// In words.
+pub(super) async fn post(settings: &Settings, url: &TokenUrl, what: What) -> Result<(u16, Bytes), String> {
+    timeout(REQUEST_MAX, request(settings, url, what))
         .await
         .map_err(|_| format!("no answer within {} s", REQUEST_MAX.as_secs()))?
 }
 
-async fn request(settings: &Settings, url: &TokenUrl, form: String) -> Result<(u16, Bytes), String> {
-    let stream = connect(settings, url).await?;
+async fn request(settings: &Settings, url: &TokenUrl, what: What) -> Result<(u16, Bytes), String> {
+    let stream = connect(settings, url, what.named).await?;
     let failed = |error: hyper::Error| format!("the connection broke: {error}");
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
@@ -40,10 +64,10 @@ async fn request(settings: &Settings, url: &TokenUrl, form: String) -> Result<(u
         .method(Method::POST)
         .uri(&url.path)
         .header(HOST, authority(url))
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(CONTENT_TYPE, what.kind)
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, "posthouse")
-        .body(Full::new(Bytes::from(form)))
+        .body(Full::new(what.body))
         .map_err(|error| error.to_string())?;
     let answer = async move {
         let response = sender.send_request(request).await.map_err(failed)?;
@@ -72,10 +96,10 @@ fn authority(url: &TokenUrl) -> String {
     if url.port == 443 { host } else { format!("{host}:{}", url.port) }
 }
 
-async fn connect(settings: &Settings, url: &TokenUrl) -> Result<Stream, String> {
+async fn connect(settings: &Settings, url: &TokenUrl, named: bool) -> Result<Stream, String> {
     let addresses = settings.resolver.addresses(&url.host).await.map_err(|error| error.to_string())?;
-    // The operator named the host.
-    let options = DialOptions { timeout: CONNECT_MAX, allow_private: true, ..DialOptions::default() };
+    let allow_private = named || settings.allow_private_targets;
+    let options = DialOptions { timeout: CONNECT_MAX, allow_private, ..DialOptions::default() };
     let mut wrong = format!("{} has no address", url.host);
     for ip in addresses {
         let stream = match net::dial(SocketAddr::new(ip, url.port), &options).await {

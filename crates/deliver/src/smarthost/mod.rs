@@ -32,6 +32,7 @@ use mail::{Address, Disposition, HostPort, Outcome, Pattern};
 use smtp::client::Login;
 use store::PendingRecipient;
 
+pub use fetch::post_tls_report;
 pub use health::{HostHealth, SmartHostHealth, TokenHealth};
 pub use mail::{SmartHostTls, SmartHostTlsError};
 pub use oauth::{Grant, OAuth, OAuthError, RefreshToken, TokenUrl};

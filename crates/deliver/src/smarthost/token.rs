@@ -271,7 +271,12 @@ impl TokenCache {
         let (username, url) = (oauth.username.clone(), oauth.token_url.to_string());
         asking.shown.clone_from(&refresh);
         let asked_at = self.clock.mono();
-        let posted = fetch::post(settings, &oauth.token_url, oauth.form(refresh.as_ref())).await;
+        let what = fetch::What {
+            kind: "application/x-www-form-urlencoded",
+            body: oauth.form(refresh.as_ref()).into(),
+            named: true,
+        };
+        let posted = fetch::post(settings, &oauth.token_url, what).await;
         let (status, body) = posted.map_err(|reason| TokenError::Unreachable {
             username: username.clone(),
             url: url.clone(),

@@ -16,6 +16,7 @@ mod security;
 mod standing;
 mod submit;
 mod tell;
+mod tls_reports;
 
 use std::path::PathBuf;
 use std::sync::Arc;

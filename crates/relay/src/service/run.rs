@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::tell::tell;
-use super::{Gate, Relay, RelayControl, Security, convert, convert_forward, logging, metrics};
+use super::{Gate, Relay, RelayControl, Security, convert, convert_forward, logging, metrics, tls_reports};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::pipeline::Pipeline;
@@ -72,6 +72,7 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
     relay.driver.start().await?;
     let mut signals = Signals::new()?;
     doors.serve(&relay, &stop, &tasks)?;
+    tasks.spawn(tls_reports::run(Arc::clone(&relay), stop.clone()));
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(hostname = %relay.config.load().hostname, version = env!("CARGO_PKG_VERSION"), "ready");
 
