@@ -10,8 +10,13 @@ mod compose;
 mod encode;
 mod returned;
 mod status_part;
+mod tls;
 mod words;
 
 pub use classify::{Classifier, ClassifierError};
 pub use compose::{Dsn, DsnRequest, Ending, Original, Reported, dsn, wanted};
 pub use returned::{HEADERS_MAX, RETURN_MAX, RETURN_MAX_UNASKED, Returned, returned};
+pub use tls::{
+    TLS_REPORT_GZIP, TlsFailure, TlsPolicy, TlsPolicyResults, TlsPolicyType, TlsReport, TlsReportInput, TlsResultType,
+    tls_report,
+};

@@ -8,3 +8,4 @@ mod parses;
 mod python;
 mod sample;
 mod snapshots;
+mod tls;
