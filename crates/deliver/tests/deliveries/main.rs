@@ -12,6 +12,7 @@ mod exchangers;
 mod files;
 mod odd_peers;
 mod peer;
+mod postfix;
 mod reuse;
 mod sink;
 mod smart_hosts;

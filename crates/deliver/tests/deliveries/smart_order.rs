@@ -125,9 +125,8 @@ async fn a_host_that_says_not_now_is_passed_over_and_nothing_arrives_twice() {
 
 #[tokio::test]
 async fn some_recipients_here_and_the_others_there() {
-    let picky =
-        Peer::new(Behaviour::good().on("RCPT", [say("250 ok"), say("451 4.7.1 later"), say("550 5.1.1 no")]))
-            .await;
+    let picky = ["250 ok", "451 4.7.1 later", "550 5.1.1 no"].map(say);
+    let picky = Peer::new(Behaviour::good().on("RCPT", picky)).await;
     let peers = good(1).await;
     let hosts = vec![(host_port(picky.at), 1), (host_port(peers[0].at), 1)];
     let rig = rig(hosts, Order::Ordered, |_| {});

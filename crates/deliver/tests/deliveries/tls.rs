@@ -20,7 +20,7 @@ use crate::support::{Rig, attempt, outcomes, smtp};
 pub(crate) struct Certificates {
     pub(crate) acceptor: TlsAcceptor,
     ca_file: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Certificates {
@@ -35,6 +35,8 @@ impl Certificates {
         let dir = TempDir::new().unwrap();
         let ca_file = dir.path().join("ca.pem");
         fs::write(&ca_file, issuer.pem()).unwrap();
+        fs::write(dir.path().join("certificate.pem"), certificate.pem()).unwrap();
+        fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -45,7 +47,12 @@ impl Certificates {
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), ca_file, _dir: dir }
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), ca_file, dir }
+    }
+
+    /// The server's certificate and its key as PEM files.
+    pub(crate) fn files(&self) -> [PathBuf; 2] {
+        ["certificate.pem", "key.pem"].map(|name| self.dir.path().join(name))
     }
 
     /// Trusts the authority.
