@@ -240,6 +240,7 @@ mod tests {
             not_before: Timestamp(1_000),
             not_after: Timestamp(91_000),
             self_signed: false,
+            key_hash: [0; 32],
         };
         assert_eq!(renew_at(&facts), Timestamp(61_000));
     }

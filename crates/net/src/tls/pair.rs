@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use mail::Timestamp;
 use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -31,6 +32,8 @@ pub struct CertificateFacts {
     pub not_after: Timestamp,
     /// Whether nobody but ourselves vouches for it.
     pub self_signed: bool,
+    /// The SHA-256 of its public key, for a TLSA record `3 1 1`.
+    pub key_hash: [u8; 32],
 }
 
 impl CertificateFacts {
@@ -42,6 +45,11 @@ impl CertificateFacts {
                     name.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent))
                 })
         })
+    }
+
+    /// The SHA-256 of its public key in hexadecimal digits: what follows `3 1 1` in a TLSA record.
+    pub fn key_sha256(&self) -> String {
+        self.key_hash.iter().map(|octet| format!("{octet:02x}")).collect()
     }
 
     /// Whether it is valid at `now`.
@@ -187,6 +195,8 @@ fn facts_of(leaf: &CertificateDer<'_>, from: &str) -> Result<CertificateFacts, N
         },
         _ => None,
     });
+    let mut key_hash = [0; 32];
+    key_hash.copy_from_slice(digest(&SHA256, parsed.tbs_certificate.subject_pki.raw).as_ref());
     let millis = |seconds: i64| Timestamp(seconds.saturating_mul(1000));
     Ok(CertificateFacts {
         from: from.to_owned(),
@@ -195,6 +205,7 @@ fn facts_of(leaf: &CertificateDer<'_>, from: &str) -> Result<CertificateFacts, N
         not_before: millis(parsed.validity().not_before.timestamp()),
         not_after: millis(parsed.validity().not_after.timestamp()),
         self_signed: parsed.issuer().as_raw() == parsed.subject().as_raw(),
+        key_hash,
     })
 }
 

@@ -1,5 +1,7 @@
 //! A signed zone `test.` on Knot, with an unsigned and a broken one below it, and Unbound that validates them.
 
+#![allow(dead_code, reason = "the tests of delivery use it, too; not all do everything")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
