@@ -32,7 +32,7 @@ impl Relay {
         self.driver.site_of(destination)
     }
 
-    /// The hosts of a smart host, and how they have done.
+    /// The hosts of a smart host and how they have done, and the access tokens that are not to be had.
     pub(super) fn smarthost_health(&self, name: &str) -> Vec<HostHealth> {
         let all = self.engine.smarthost_health();
         let Some(found) = all.into_iter().find(|health| &*health.name == name) else { return Vec::new() };
@@ -43,7 +43,15 @@ impl Relay {
             why: host.error.map(|error| error.to_string()),
             until: host.rests_until.map(|until| until.to_string()),
         };
-        found.hosts.into_iter().map(view).collect()
+        // A login that gets no access token keeps mail from all of the hosts.
+        let token = |token: deliver::TokenHealth| HostHealth {
+            host: format!("access token for {}", token.username),
+            ok: token.error.is_none(),
+            why: token.error.or(token.not_kept),
+            ..HostHealth::default()
+        };
+        let tokens = found.tokens.into_iter().filter(|t| t.error.is_some() || t.not_kept.is_some());
+        found.hosts.into_iter().map(view).chain(tokens.map(token)).collect()
     }
 
     /// The provider data in force.
