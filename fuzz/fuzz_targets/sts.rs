@@ -12,7 +12,6 @@ fuzz_target!(|text: &str| {
         assert_eq!(policy.lines().join("\r\n").parse::<StsPolicy>().as_ref(), Ok(&policy));
         for mx in &policy.mx {
             assert!(mx.is_ascii() && !mx.contains(char::is_whitespace), "{mx:?}");
-            assert!(!policy.names("no-such-host.invalid") || mx.ends_with("invalid") || policy.mx.len() > 1);
         }
     }
     let records: Vec<String> = text.split('\n').map(str::to_owned).collect();

@@ -18,12 +18,12 @@ pub use error::NetError;
 pub use listener::{Activation, Listener, Peer};
 pub use network::{Network, NetworkError, is_public, normalise};
 pub use resolver::{
-    ADDRESSES_MAX, AddressAnswer, Dnssec, MX_MAX, MxAnswer, MxHost, NoTlsa, ResolveError, Resolver, ResolverConfig,
-    TlsaAnswer, parse_server,
+    ADDRESSES_MAX, AddressAnswer, Dnssec, MX_MAX, MxAnswer, MxHost, NoTlsa, ResolveError, Resolver,
+    ResolverConfig, TlsaAnswer, parse_server,
 };
 pub use stream::{Binding, Stream};
-pub use tlsrpt::{ReportAddress, report_addresses};
 pub use tls::{
-    CertificateFacts, CertificateFault, CertificateSource, ClientIdentity, ClientTls, ClientTlsConfig, Dane, Named,
-    Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust,
+    CertificateFacts, CertificateFault, CertificateSource, ClientIdentity, ClientTls, ClientTlsConfig, Dane,
+    Named, Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust,
 };
+pub use tlsrpt::{ReportAddress, report_addresses};

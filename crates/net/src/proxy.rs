@@ -110,7 +110,8 @@ pub fn parse(header: &[u8]) -> Result<Option<ProxyInfo>, NetError> {
 /// The header (version 2) by which a proxy in front of us is asked to connect from `source`, or from where it likes, to
 /// `target`.
 pub(crate) fn header(source: Option<IpAddr>, target: SocketAddr) -> Result<Vec<u8>, NetError> {
-    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let any =
+        if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let source = SocketAddr::new(source.unwrap_or(any), 0);
     v2::Builder::with_addresses(v2::Version::Two | v2::Command::Proxy, v2::Protocol::Stream, (source, target))
         .build()

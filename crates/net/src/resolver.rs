@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::ResolverBuilder;
 use hickory_resolver::config::{self, ConnectionConfig, NameServerConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
-use hickory_resolver::ResolverBuilder;
 use mail::domain_to_ascii;
 use tokio::time::timeout;
 use tracing::warn;
@@ -94,7 +94,9 @@ impl Resolver {
         *builder.options_mut() = options;
         let options = builder.options_mut();
         options.validate = authentication == Authentication::Proof;
-        if options.validate && let Some(path) = &config.trust_anchors {
+        if options.validate
+            && let Some(path) = &config.trust_anchors
+        {
             builder = builder.with_trust_anchor(Arc::new(trust_anchors(path)?));
         }
         let options = builder.options_mut();
@@ -242,7 +244,9 @@ impl Resolver {
         asked.set_fqdn(name.contains('.'));
         match self.ask(&asked, kind).await {
             Ok(lookup) => Ok(self.found(lookup, &asked)),
-            Err(negative) if self.may_be_mixed(&negative, kind) => self.link_by_link(asked, kind, negative).await,
+            Err(negative) if self.may_be_mixed(&negative, kind) => {
+                self.link_by_link(asked, kind, negative).await
+            }
             Err(negative) => Err(negative),
         }
     }

@@ -12,8 +12,8 @@ use mail::TlsInfo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::{ClientIdentity, NetError};
 use crate::tls::{ClientSide, ServerSide};
+use crate::{ClientIdentity, NetError};
 
 /// A connection.
 pub enum Stream {

@@ -97,7 +97,7 @@ struct Inner {
     clock: Clock,
     config: StsConfig,
     shelf: Shelf,
-    slots: Cache<Box<str>, Arc<Slot>>,
+    slots: Cache<Arc<str>, Arc<Slot>>,
     fetches: Semaphore,
 }
 
@@ -128,11 +128,16 @@ impl StsCache {
     ///
     /// # Errors
     /// [`NetError::Disk`].
-    pub fn open(config: StsConfig, resolver: Resolver, tls: ClientTls, clock: Clock) -> Result<Self, NetError> {
+    pub fn open(
+        config: StsConfig,
+        resolver: Resolver,
+        tls: ClientTls,
+        clock: Clock,
+    ) -> Result<Self, NetError> {
         let shelf = Shelf::open(config.dir.clone(), clock.now())?;
         let slots = Cache::builder()
             .max_capacity(MEMORY_MAX)
-            .weigher(|_: &Box<str>, slot: &Arc<Slot>| slot.weight.load(Ordering::Relaxed))
+            .weigher(|_: &Arc<str>, slot: &Arc<Slot>| slot.weight.load(Ordering::Relaxed))
             .build();
         let fetches = Semaphore::new(FETCHES_MAX);
         Ok(Self(Arc::new(Inner { resolver, tls, clock, config, shelf, slots, fetches })))
@@ -235,7 +240,13 @@ impl StsCache {
         let now = self.0.clock.now();
         match fetched {
             Ok(policy) => {
-                info!(domain, mode = policy.mode.as_str(), max_age_s = policy.max_age_s, id, "MTA-STS policy fetched");
+                info!(
+                    domain,
+                    mode = policy.mode.as_str(),
+                    max_age_s = policy.max_age_s,
+                    id,
+                    "MTA-STS policy fetched"
+                );
                 let held = Held { id, fetched: now, policy: Arc::new(policy) };
                 slot.weight.store(SLOT.saturating_add(held.size()), Ordering::Relaxed);
                 self.0.slots.insert(domain.into(), slot.clone());

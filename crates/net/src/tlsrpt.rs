@@ -78,7 +78,9 @@ mod tests {
         let mail = |address: &str| ReportAddress::Mail(address.to_owned());
         assert_eq!(found("v=TLSRPTv1; rua=mailto:tls@example.com"), [mail("tls@example.com")]);
         assert_eq!(
-            found("v=TLSRPTv1;rua=mailto:tls%2Brpt@example.com?subject=x , HTTPS://example.com/r, ftp://x, mailto:none"),
+            found(
+                "v=TLSRPTv1;rua=mailto:tls%2Brpt@example.com?subject=x , HTTPS://example.com/r, ftp://x, mailto:none"
+            ),
             [mail("tls+rpt@example.com"), ReportAddress::Https("HTTPS://example.com/r".into())]
         );
         for none in [
@@ -91,7 +93,10 @@ mod tests {
         ] {
             assert_eq!(found(none), [], "{none}");
         }
-        let twice = ["v=TLSRPTv1; rua=mailto:a@example.com".to_owned(), "v=TLSRPTv1; rua=mailto:b@example.com".to_owned()];
+        let twice = [
+            "v=TLSRPTv1; rua=mailto:a@example.com".to_owned(),
+            "v=TLSRPTv1; rua=mailto:b@example.com".to_owned(),
+        ];
         assert_eq!(report_addresses(&twice), []);
     }
 }

@@ -17,6 +17,7 @@
 //! when it [satisfies](Requirement::satisfied_by) what that one asks for.
 
 mod decide;
+mod expected;
 mod observe;
 mod requirement;
 mod results;

@@ -44,7 +44,9 @@ impl SocksLogin {
         if fits(&username) && fits(&password) {
             return Ok(Self { username, password });
         }
-        Err(NetError::Configuration("user name and password of a SOCKS proxy take 1 to 255 octets each".into()))
+        Err(NetError::Configuration(
+            "user name and password of a SOCKS proxy take 1 to 255 octets each".into(),
+        ))
     }
 
     /// The user name.
@@ -84,18 +86,23 @@ impl FromStr for Egress {
     type Err = NetError;
 
     fn from_str(text: &str) -> Result<Self, NetError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("it has no socks5:// or proxy://"))?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| wrong("it has no socks5:// or proxy://"))?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (login, at) = match rest.rsplit_once('@') {
             Some((login, at)) => (Some(login), at),
             None => (None, rest),
         };
-        let at = at.parse().map_err(|_| wrong("what follows is no ADDRESS:PORT, as 127.0.0.1:1080 or [::1]:1080"))?;
+        let at = at
+            .parse()
+            .map_err(|_| wrong("what follows is no ADDRESS:PORT, as 127.0.0.1:1080 or [::1]:1080"))?;
         match (scheme, login) {
             ("socks5", None) => Ok(Self::Socks5 { at, login: None }),
             ("socks5", Some(login)) => {
                 let (username, password) = login.split_once(':').unwrap_or((login, ""));
-                let plain = |part| decoded(part).ok_or_else(|| wrong("the login has a % that is not followed by two digits"));
+                let plain = |part| {
+                    decoded(part).ok_or_else(|| wrong("the login has a % that is not followed by two digits"))
+                };
                 let (username, password) = (plain(username)?, plain(password)?);
                 // Until the one from the file is there.
                 let password = if password.is_empty() { "-".to_owned() } else { password };

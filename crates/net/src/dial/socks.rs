@@ -14,7 +14,11 @@ const PASSWORD: u8 = 2;
 const CONNECT: u8 = 1;
 
 /// Asks the proxy at the other end for a connection to `target`. What comes after it is the target's own.
-pub(super) async fn ask<S>(proxy: &mut S, target: SocketAddr, login: Option<&SocksLogin>) -> Result<(), NetError>
+pub(super) async fn ask<S>(
+    proxy: &mut S,
+    target: SocketAddr,
+    login: Option<&SocksLogin>,
+) -> Result<(), NetError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -108,7 +108,9 @@ impl Cache {
     pub(super) fn put(&self, kind: RecordType, name: &str, answer: &Answer) {
         let bound = match &answer.kept {
             Kept::Failed(_) => NEGATIVE_MAX,
-            Kept::Tlsa(records) if records.iter().map(|r| r.data.len()).sum::<usize>() > TLSA_OCTETS_MAX => return,
+            Kept::Tlsa(records) if records.iter().map(|r| r.data.len()).sum::<usize>() > TLSA_OCTETS_MAX => {
+                return;
+            }
             _ => TTL_MAX,
         };
         let ttl = Duration::from_secs(answer.ttl_s.into()).min(bound);

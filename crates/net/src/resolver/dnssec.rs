@@ -51,9 +51,14 @@ impl Dnssec {
 impl FromStr for Dnssec {
     type Err = NetError;
     fn from_str(text: &str) -> Result<Self, NetError> {
-        [Self::Auto, Self::Trust, Self::Validate, Self::Off].into_iter().find(|d| d.as_str() == text).ok_or_else(
-            || NetError::Configuration(format!("dns.dnssec {text:?} is none of auto, trust, validate and off")),
-        )
+        [Self::Auto, Self::Trust, Self::Validate, Self::Off]
+            .into_iter()
+            .find(|d| d.as_str() == text)
+            .ok_or_else(|| {
+                NetError::Configuration(format!(
+                    "dns.dnssec {text:?} is none of auto, trust, validate and off"
+                ))
+            })
     }
 }
 
@@ -75,7 +80,11 @@ impl Authentication {
             Dnssec::Trust => Self::Bit,
             Dnssec::Validate => Self::Proof,
             Dnssec::Auto => {
-                if resolvers.into_iter().all(|ip| ip.to_canonical().is_loopback()) { Self::Bit } else { Self::None }
+                if resolvers.into_iter().all(|ip| ip.to_canonical().is_loopback()) {
+                    Self::Bit
+                } else {
+                    Self::None
+                }
             }
         }
     }

@@ -19,9 +19,8 @@ impl Resolver {
     /// signature comes out as this): the host must not be used, else whoever can disturb the DNS could switch DANE off.
     pub async fn tlsa(&self, host: &str, port: u16) -> Result<TlsaAnswer, ResolveError> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let none = |why| {
-            Ok(TlsaAnswer { records: Arc::from([]), base: host.as_str().into(), none: Some(why) })
-        };
+        let none =
+            |why| Ok(TlsaAnswer { records: Arc::from([]), base: host.as_str().into(), none: Some(why) });
         if self.authentication == Authentication::None || host.parse::<std::net::IpAddr>().is_ok() {
             return none(NoTlsa::NotValidated);
         }

@@ -95,13 +95,21 @@ async fn read(host: &str, response: Response<Incoming>) -> Result<String, StsFau
     let media = kind.split(';').next().unwrap_or_default().trim();
     if !media.eq_ignore_ascii_case("text/plain") {
         let shown: String = media.chars().take(60).collect();
-        return Err(fault(StsFaultKind::Invalid, host, format!("its media type is {shown:?}, not text/plain")));
+        return Err(fault(
+            StsFaultKind::Invalid,
+            host,
+            format!("its media type is {shown:?}, not text/plain"),
+        ));
     }
     let body = Limited::new(response.into_body(), POLICY_MAX).collect().await;
     let body = body.map_err(|e| {
         let too_long = e.is::<http_body_util::LengthLimitError>();
         let kind = if too_long { StsFaultKind::Invalid } else { StsFaultKind::Fetch };
-        fault(kind, host, if too_long { "the policy is longer than 64 KiB".to_owned() } else { e.to_string() })
+        fault(
+            kind,
+            host,
+            if too_long { "the policy is longer than 64 KiB".to_owned() } else { e.to_string() },
+        )
     })?;
     String::from_utf8(body.to_bytes().to_vec())
         .map_err(|_| fault(StsFaultKind::Invalid, host, "the policy is not text"))

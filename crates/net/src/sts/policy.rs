@@ -54,7 +54,9 @@ impl StsPolicy {
     /// Whether it names `host` (lower case, A-labels). A wildcard stands for one label.
     pub fn names(&self, host: &str) -> bool {
         self.mx.iter().any(|pattern| match pattern.strip_prefix("*.") {
-            Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+            Some(parent) => {
+                host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+            }
             None => pattern == host,
         })
     }
@@ -233,6 +235,25 @@ mod tests {
             &["id=1; v=STSv1"],
         ] {
             assert_eq!(id(none), None, "{none:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_refused(text in "((version|mode|mx|max_age|x) ?: ?(STSv1|enforce|none|[*a-zé.-]{0,9}|[0-9]{0,11})\r?\n?){0,9}") {
+            if let Ok(policy) = text.parse::<StsPolicy>() {
+                proptest::prop_assert!(policy.max_age_s <= MAX_AGE_S);
+                proptest::prop_assert_eq!(policy.lines().join("\n").parse::<StsPolicy>().unwrap(), policy);
+            }
+        }
+
+        #[test]
+        fn a_record_is_one_or_none(text in "(v ?= ?(STSv1|TLSRPTv1)|;|id=|rua=|[a-z0-9:,@%. ]{0,9}|\n){0,12}") {
+            let records: Vec<String> = text.split('\n').map(str::to_owned).collect();
+            if let Some(id) = record_id(&records) {
+                proptest::prop_assert!((1..=32).contains(&id.len()));
+            }
+            proptest::prop_assert!(crate::report_addresses(&records).len() <= 10);
         }
     }
 }

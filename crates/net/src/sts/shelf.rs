@@ -185,7 +185,8 @@ mod tests {
         let shelf = Shelf::open(Some(dir.path().to_owned()), Timestamp(0)).unwrap();
         shelf.store("example.com", &held(100, 0), Timestamp(0)).await.unwrap();
         let mut long = held(100, 0);
-        long.policy = Arc::new(StsPolicy { mx: vec!["a-long-name.example".repeat(10); 100], ..(*long.policy).clone() });
+        long.policy =
+            Arc::new(StsPolicy { mx: vec!["a-long-name.example".repeat(10); 100], ..(*long.policy).clone() });
         shelf.store("example.com", &long, Timestamp(0)).await.unwrap();
         assert!(shelf.load("example.com").await.is_none());
     }

@@ -336,7 +336,11 @@ fn serve(server: ServerTls) -> (std::net::SocketAddr, tokio::task::JoinHandle<()
     (at, task)
 }
 
-async fn connect(client: &ClientTls, at: std::net::SocketAddr, trust: &Trust) -> Result<(Stream, bool), NetError> {
+async fn connect(
+    client: &ClientTls,
+    at: std::net::SocketAddr,
+    trust: &Trust,
+) -> Result<(Stream, bool), NetError> {
     let tcp = TcpStream::connect(at).await.unwrap();
     let mut stream = client.connect_as(Stream::Tcp(tcp), "relay.test", trust, None, LIMIT).await?;
     let mut hello = [0; 5];
@@ -415,8 +419,9 @@ async fn a_client_certificate_is_shown_to_who_asks() {
     let identity = ClientIdentity::load(&ca.path("client.pem"), &ca.path("client.key")).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.issuer.der().clone()).unwrap();
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .unwrap();
     let pair = Pair::load(&ca.path("relay.pem"), &ca.path("relay.key")).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)

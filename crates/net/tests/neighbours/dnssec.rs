@@ -56,13 +56,19 @@ async fn validation_in_process_says_the_same() {
 
 async fn everything(resolver: &Resolver) {
     assert!(resolver.authenticates());
-    for (domain, secure) in [("dom.test", true), ("implicit.test", true), ("indom.test", true), ("plain.test", false)] {
+    for (domain, secure) in
+        [("dom.test", true), ("implicit.test", true), ("indom.test", true), ("plain.test", false)]
+    {
         let answer = resolver.mx(domain).await.unwrap();
         assert_eq!((answer.secure, answer.implicit), (secure, domain == "implicit.test"), "{domain}");
     }
-    for (host, secure) in
-        [("mx1.test", true), ("alias.test", true), ("host.plain.test", false), ("out.test", false), ("in.plain.test", false)]
-    {
+    for (host, secure) in [
+        ("mx1.test", true),
+        ("alias.test", true),
+        ("host.plain.test", false),
+        ("out.test", false),
+        ("in.plain.test", false),
+    ] {
         assert_eq!(resolver.addresses(host).await.unwrap().secure, secure, "{host}");
     }
     for (host, base, first) in [

@@ -13,5 +13,5 @@ mod openssl;
 mod reload;
 mod signed;
 mod sts;
-mod web;
 mod support;
+mod web;

@@ -41,7 +41,11 @@ impl World {
     }
 
     fn cache(&self, web: &Web) -> StsCache {
-        self.cache_at(StsConfig { allow_private: true, port: web.at.port(), ..StsConfig::new(self.path("mta-sts")) })
+        self.cache_at(StsConfig {
+            allow_private: true,
+            port: web.at.port(),
+            ..StsConfig::new(self.path("mta-sts"))
+        })
     }
 
     fn cache_at(&self, config: StsConfig) -> StsCache {
@@ -200,7 +204,8 @@ async fn the_web_servers_certificate_must_be_right() {
     let world = World::new().await;
     let page = Page::policy("enforce", "mx.dom.test", 604_800);
     let (certificate, key) = (world.path("bad.pem"), world.path("bad.key"));
-    let issue: [(&str, &dyn Fn(&Path, &Path)); 3] = [
+    type Issue<'a> = &'a dyn Fn(&Path, &Path);
+    let issue: [(&str, Issue<'_>); 3] = [
         ("has expired", &|c, k| world.authority.issue_until(&[HOST], 2024, c, k)),
         ("other names", &|c, k| world.authority.issue(&["dom.test", "www.dom.test"], c, k)),
         ("self-signed", &|c, k| {

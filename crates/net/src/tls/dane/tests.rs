@@ -70,9 +70,13 @@ fn the_certificate_itself_matches_whatever_it_says() {
     let chain = [shown.clone(), authority.der()];
     for (selector, matching) in KINDS {
         let right = record(3, selector, matching, &shown);
-        assert_eq!(check(&[right.clone()], &chain), Ok(()), "{selector} {matching}");
+        assert_eq!(check(std::slice::from_ref(&right), &chain), Ok(()), "{selector} {matching}");
         let wrong = record(3, selector, matching, &other);
-        assert_eq!(check(&[wrong.clone()], &chain), Err(CertificateFault::Tlsa), "{selector} {matching}");
+        assert_eq!(
+            check(std::slice::from_ref(&wrong), &chain),
+            Err(CertificateFault::Tlsa),
+            "{selector} {matching}"
+        );
         // Any that matches is enough: that is how keys are changed.
         assert_eq!(check(&[wrong, right], &chain), Ok(()), "{selector} {matching}");
         // It must be the server's own.
@@ -186,7 +190,15 @@ fn what_is_no_certificate_never_matches() {
 fn der_is_read_with_care() {
     assert_eq!(sequence(&[0x30, 1, 7]), Some(&[7][..]));
     assert_eq!(sequence(&[0x30, 0x81, 1, 7]), Some(&[7][..]));
-    for bad in [&[][..], &[0x30], &[0x31, 1, 7], &[0x30, 2, 7], &[0x30, 1, 7, 7], &[0x30, 0x84, 0, 0, 0, 1, 7], &[0x30, 0x83, 0]] {
+    for bad in [
+        &[][..],
+        &[0x30],
+        &[0x31, 1, 7],
+        &[0x30, 2, 7],
+        &[0x30, 1, 7, 7],
+        &[0x30, 0x84, 0, 0, 0, 1, 7],
+        &[0x30, 0x83, 0],
+    ] {
         assert_eq!(sequence(bad), None, "{bad:?}");
     }
 }
