@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
 mod classes;
+mod inbound;
 mod mime;
 mod parses;
 mod python;

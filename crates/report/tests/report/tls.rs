@@ -74,8 +74,9 @@ fn input() -> TlsReportInput {
         Some("203.0.113.56"),
         200,
     );
-    second.additional =
-        Some("https://reports.company-x.example/report_info?id=5065427c-23d3#StarttlsNotSupported".to_owned());
+    second.additional = Some(
+        "https://reports.company-x.example/report_info?id=5065427c-23d3#StarttlsNotSupported".to_owned(),
+    );
     let mut third = failure(
         TlsResultType::ValidationFailure,
         "198.51.100.62",
@@ -84,8 +85,13 @@ fn input() -> TlsReportInput {
         3,
     );
     third.reason = Some("X509_V_ERR_PROXY_PATH_LENGTH_EXCEEDED".to_owned());
-    let first =
-        failure(TlsResultType::CertificateExpired, "2001:db8:abcd:12::1", "mx1.mail.company-y.example", None, 100);
+    let first = failure(
+        TlsResultType::CertificateExpired,
+        "2001:db8:abcd:12::1",
+        "mx1.mail.company-y.example",
+        None,
+        100,
+    );
     TlsReportInput {
         organization: "Company-X".to_owned(),
         submitter: "mail.company-x.example".to_owned(),
@@ -97,9 +103,14 @@ fn input() -> TlsReportInput {
         policies: vec![TlsPolicyResults {
             policy: TlsPolicy {
                 kind: TlsPolicyType::Sts,
-                strings: ["version: STSv1", "mode: testing", "mx: *.mail.company-y.example", "max_age: 86400"]
-                    .map(str::to_owned)
-                    .to_vec(),
+                strings: [
+                    "version: STSv1",
+                    "mode: testing",
+                    "mx: *.mail.company-y.example",
+                    "max_age: 86400",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
                 domain: "company-y.example".to_owned(),
                 mx_hosts: vec!["*.mail.company-y.example".to_owned()],
             },
@@ -142,7 +153,10 @@ fn a_domain_without_a_policy_has_no_lines_and_no_details() {
     input.policies[0].failed = 0;
     let made: Value = serde_json::from_slice(&tls_report(&input).json).unwrap();
     let policy = &made["policies"][0];
-    assert_eq!(policy["policy"], serde_json::json!({ "policy-type": "no-policy-found", "policy-domain": "company-y.example" }));
+    assert_eq!(
+        policy["policy"],
+        serde_json::json!({ "policy-type": "no-policy-found", "policy-domain": "company-y.example" })
+    );
     assert_eq!(policy["summary"]["total-failure-session-count"], 0);
     assert_eq!(policy.get("failure-details"), None);
 }
@@ -238,7 +252,8 @@ fn python_reads_the_mail() {
         assert 'sessions were protected' in text.get_content().replace('\\r\\n', ' ')\n\
         print(report.get_filename())\n\
         print(json.dumps(json.loads(gzip.decompress(report.get_payload(decode=True)))))\n";
-    let child = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let child =
+        Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.expect("python3 is one of the neighbours that the tests need");
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), &mail_of(&input())).unwrap();
     let output = child.wait_with_output().unwrap();
