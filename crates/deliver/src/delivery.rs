@@ -191,8 +191,7 @@ impl<'a> Delivery<'a> {
             // Content that is out may have arrived.
             !connection.session.content_is_out() && outcomes.iter().all(|r| !is_delivered(&r.outcome))
         } else if smarthost.is_some() {
-            let turned_away = |r: &RecipientOutcome| smarthost::next_host_may_take_it(&r.outcome);
-            outcomes.iter().any(turned_away) && outcomes.iter().all(|r| !is_delivered(&r.outcome))
+            outcomes.iter().any(|r| smarthost::next_host_may_take_it(&r.outcome))
         } else {
             failover::may_go_on(outcomes)
         };

@@ -117,11 +117,12 @@ impl ConnectError {
 
     /// Whether it is about who we are, and not about the host.
     pub(crate) fn is_about_the_login(&self) -> bool {
-        match self {
-            Self::Open(OpenFailure::LoginRefused { .. } | OpenFailure::NoLogin { .. }) => true,
-            Self::Configuration(_) | Self::Token(_) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Open(OpenFailure::LoginRefused { .. } | OpenFailure::NoLogin { .. })
+                | Self::Configuration(_)
+                | Self::Token(_)
+        )
     }
 
     /// Whether it says that the host is not there or lets nobody in: the same for every domain and every message.
@@ -129,7 +130,6 @@ impl ConnectError {
         match self {
             Self::Net(error) => !matches!(error, NetError::PrivateTarget(_) | NetError::Bug(_)),
             Self::Socket { .. } | Self::Lost(_) | Self::Family(_) => true,
-            Self::Open(OpenFailure::Refused { .. } | OpenFailure::Peer(_)) => true,
             Self::Open(_) => true,
             _ => false,
         }
@@ -137,12 +137,13 @@ impl ConnectError {
 
     /// Whether it is a fault of this address, which is then passed over for a while.
     pub(crate) fn is_of_the_address(&self) -> bool {
-        match self {
-            Self::Net(NetError::Network { .. } | NetError::Timeout { .. }) | Self::Lost(_) => true,
-            Self::Handshake { source: NetError::Timeout { .. }, .. } => true,
-            Self::Open(OpenFailure::Refused { .. } | OpenFailure::Peer(_)) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Net(NetError::Network { .. } | NetError::Timeout { .. })
+                | Self::Lost(_)
+                | Self::Handshake { source: NetError::Timeout { .. }, .. }
+                | Self::Open(OpenFailure::Refused { .. } | OpenFailure::Peer(_))
+        )
     }
 }
 

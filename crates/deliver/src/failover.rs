@@ -51,8 +51,11 @@ mod tests {
 
     use super::*;
 
-    fn outcomes(replies: &[(u16, Option<(u16, u16)>, &str)]) -> Vec<RecipientOutcome> {
-        let outcome = |(n, (code, enhanced, text)): (u16, &(u16, Option<(u16, u16)>, &str))| {
+    /// Code, subject and detail of the enhanced code, words.
+    type Said = (u16, Option<(u16, u16)>, &'static str);
+
+    fn outcomes(replies: &[Said]) -> Vec<RecipientOutcome> {
+        let outcome = |(n, (code, enhanced, text)): (u16, &Said)| {
             let enhanced = enhanced.map(|(subject, detail)| {
                 EnhancedStatus::new(u8::try_from(code / 100).unwrap(), subject, detail)
             });

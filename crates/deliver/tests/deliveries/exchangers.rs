@@ -41,17 +41,22 @@ behind MX 20 relay
 behind MX 30 mx2
 nothing TXT "no address here"
 ready TXT "yes"
+also MX 10 mx1
+also MX 20 mx2
+second MX 10 mx2
+alone6 MX 10 six
+six AAAA ::1
 "#;
 
 /// Knot, serving the zone.
-struct Dns {
+pub(crate) struct Dns {
     at: SocketAddr,
     _dir: TempDir,
     _child: Neighbour,
 }
 
 impl Dns {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let at = free_address();
         fs::write(dir.path().join("mail.test.zone"), ZONE).unwrap();
@@ -80,7 +85,7 @@ impl Dns {
     }
 
     /// An engine that asks this server, and connects to `port`.
-    fn rig(&self, port: u16, change: impl FnOnce(&mut Settings)) -> Rig {
+    pub(crate) fn rig(&self, port: u16, change: impl FnOnce(&mut Settings)) -> Rig {
         Rig::with(|s| {
             s.resolver =
                 Resolver::new(&ResolverConfig { servers: vec![self.at], ..Default::default() }).unwrap();
@@ -92,7 +97,14 @@ impl Dns {
     }
 }
 
-async fn deliver(rig: &Rig, domain: &str) -> Attempt {
+/// Two peers that listen on one port: the first as `mx1`, the second as `mx2`.
+pub(crate) async fn pair(first: Vec<Behaviour>, second: Vec<Behaviour>) -> (Peer, Peer) {
+    let first = Peer::by_turns(first).await;
+    let listener = TcpListener::bind(("127.0.0.2", first.at.port())).await.unwrap();
+    (first, Peer::on(listener, second))
+}
+
+pub(crate) async fn deliver(rig: &Rig, domain: &str) -> Attempt {
     let mut link = rig.link(&Destination::Mx(domain.into()));
     attempt(&mut link, &rig.letter(&[&format!("a@{domain}")]).await).await
 }

@@ -6,17 +6,22 @@
 
 mod access_tokens;
 mod callout;
+mod chunks;
 mod content;
+mod dead_hosts;
 mod dovecot;
 mod exchangers;
+mod failover;
 mod files;
 mod odd_peers;
 mod peer;
 mod postfix;
 mod reuse;
 mod sink;
+mod sites;
 mod smart_hosts;
 mod smart_order;
+mod sources;
 mod support;
 mod tls;
 mod token_server;

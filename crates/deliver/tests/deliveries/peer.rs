@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +113,8 @@ impl Behaviour {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) connections: usize,
+    /// Where they came from.
+    pub(crate) from: Vec<IpAddr>,
     /// Commands in order, over all connections.
     pub(crate) lines: Vec<String>,
     /// What each read gave.
@@ -160,9 +162,13 @@ impl Peer {
         let shared = seen.clone();
         let task = tokio::spawn(async move {
             for turn in 0.. {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, from) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                shared.lock().connections += 1;
+                {
+                    let mut seen = shared.lock();
+                    seen.connections += 1;
+                    seen.from.push(from.ip());
+                }
                 let behaviour = behaviours[turn.min(behaviours.len() - 1)].clone();
                 let seen = shared.clone();
                 tokio::spawn(async move {
@@ -233,12 +239,16 @@ impl Talk {
                 self.bearer(&line, &mut wire).await?;
                 continue;
             }
+            if verb == "BDAT" {
+                self.chunk(&line, &mut wire).await?;
+            }
             let good = self.good_answer(&verb);
             let said = self.act(&verb, &good, &mut wire).await?;
             match verb.as_str() {
                 "MAIL" | "RSET" => self.accepted = 0,
                 "RCPT" if said.starts_with('2') => self.accepted += 1,
                 "DATA" if said.starts_with('3') => self.content(&mut wire).await?,
+                "BDAT" if said.starts_with('2') => self.accepted = 0,
                 "STARTTLS" if said.starts_with('2') => wire = self.handshake(wire).await?,
                 "QUIT" => return Ok(()),
                 _ => {}
@@ -257,6 +267,7 @@ impl Talk {
                 lines.iter().enumerate().map(|(n, l)| format!("{}{l}\r\n", code(n))).collect()
             }
             "DATA" => "354 go ahead\r\n".into(),
+            "BDAT" if self.accepted == 0 => "503 5.5.1 no recipients\r\n".into(),
             "QUIT" => "221 bye\r\n".into(),
             "STARTTLS" => "220 go ahead\r\n".into(),
             "AUTH" => "235 2.7.0 welcome\r\n".into(),
@@ -277,6 +288,20 @@ impl Talk {
         self.seen.lock().messages.push(content);
         for _ in 0..if self.behaviour.lmtp { self.accepted } else { 1 } {
             self.act(".", "250 2.0.0 queued\r\n", wire).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk, whatever becomes of it (RFC 3030 section 2).
+    async fn chunk(&mut self, line: &str, wire: &mut Wire) -> io::Result<()> {
+        let octets: usize = line.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap();
+        assert!(line.ends_with(" LAST"), "{line}");
+        while self.input.len() < octets {
+            self.more(wire).await?;
+        }
+        let content = self.input.drain(..octets).collect();
+        if self.accepted > 0 {
+            self.seen.lock().messages.push(content);
         }
         Ok(())
     }
@@ -393,13 +418,18 @@ impl Talk {
             if let Some(end) = self.input.windows(2).position(|w| w == b"\r\n") {
                 return Ok(self.input.drain(..end + 2).collect());
             }
-            let mut room = [0; 65536];
-            let n = wire.read(&mut room).await?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.input.extend_from_slice(&room[..n]);
-            self.seen.lock().reads.push(room[..n].to_vec());
+            self.more(wire).await?;
         }
+    }
+
+    async fn more(&mut self, wire: &mut Wire) -> io::Result<()> {
+        let mut room = [0; 65536];
+        let n = wire.read(&mut room).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.input.extend_from_slice(&room[..n]);
+        self.seen.lock().reads.push(room[..n].to_vec());
+        Ok(())
     }
 }

@@ -135,3 +135,73 @@ async fn a_dropped_attempt_leaves_nothing_behind() {
     assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
     assert_eq!(peer.seen(|s| (s.connections, s.messages.len())), (2, 1));
 }
+
+#[tokio::test]
+async fn messages_per_connection_as_the_path_says() {
+    let (rig, peer) = (Rig::with(|s| s.messages_per_connection = 3), Peer::new(Behaviour::good()).await);
+    let mut link = rig.link(&smtp(peer.at));
+    for (limit, connections) in [(Some(2), 3), (None, 2), (Some(0), 1)] {
+        link.set_limit(limit);
+        let before = peer.seen(|s| s.connections);
+        for n in 1..=6 {
+            let job = rig.letter(&["a@example.net"]).await;
+            assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+            let most = limit.unwrap_or(3);
+            assert_eq!(link.is_open(), most == 0 || n % most != 0, "{limit:?} {n}");
+        }
+        assert_eq!(peer.seen(|s| s.connections) - before, connections, "{limit:?}");
+        link.close().await;
+    }
+}
+
+/// RFC 5321 section 3.8: a server may end a session; one that does so after so many messages each time has a limit.
+#[tokio::test]
+async fn a_limit_that_the_peer_shows_is_learned() {
+    let enough = || {
+        let ok = || say("250 ok");
+        Behaviour::good()
+            .on("MAIL", [ok(), ok(), ok(), bye("421 4.7.0 too many messages in this connection")])
+    };
+    let (rig, peer) = (Rig::new(), Peer::new(enough()).await);
+    let mut link = rig.link(&smtp(peer.at));
+    for _ in 0..30 {
+        let job = rig.letter(&["a@example.net"]).await;
+        assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    }
+    assert_eq!(peer.seen(|s| (s.connections, s.messages.len())), (10, 30));
+    // Twice it was told off; from then on it left by itself.
+    until("QUIT", || peer.seen(|s| s.count("QUIT")) == 8).await;
+    assert_eq!(peer.seen(|s| s.count("MAIL")), 30 + 2);
+}
+
+#[tokio::test]
+async fn no_connection_is_used_for_ever() {
+    let (rig, peer) =
+        (Rig::with(|s| s.connection_age_max = Duration::from_millis(50)), Peer::new(Behaviour::good()).await);
+    let mut link = rig.link(&smtp(peer.at));
+    let job = rig.letter(&["a@example.net"]).await;
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let mut job = rig.letter(&["a@example.net"]).await;
+    job.full_transcript = true;
+    let again = attempt(&mut link, &job).await;
+    assert_eq!(outcomes(&again), "+250");
+    assert!(again.transcript.unwrap().contains("open for long enough"));
+    assert_eq!(peer.seen(|s| s.connections), 2);
+}
+
+/// The host's own time for a message, which is what a scheduler slows down by.
+#[tokio::test]
+async fn the_time_that_the_peer_takes_for_a_message_is_told() {
+    let slow = Behaviour::good().on(".", [Act::Drip("250 ok\r\n".into(), Duration::from_millis(25))]);
+    let (rig, peer) = (Rig::new(), Peer::new(slow).await);
+    let mut link = rig.link(&smtp(peer.at));
+    assert_eq!(link.latency(), None);
+    let job = rig.letter(&["a@example.net"]).await;
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250");
+    let latency = link.latency().unwrap();
+    assert!((Duration::from_millis(150)..Duration::from_secs(5)).contains(&latency), "{latency:?}");
+    let job = rig.job(&["a@example.net"], b"bare\nline feed", |_| {}).await;
+    assert_eq!(outcomes(&attempt(&mut link, &job).await), "-5.6.0");
+    assert_eq!(link.latency(), None);
+}

@@ -141,3 +141,17 @@ async fn many_messages_over_one_tls_connection_large_ones_too() {
     link.close().await;
     assert_eq!(peer.seen(|s| (s.connections, s.count("QUIT"))), (1, 1));
 }
+
+/// LMTP over TCP to another machine.
+#[tokio::test]
+async fn lmtp_asks_for_starttls_where_that_is_configured() {
+    let certificates = Certificates::new(&["127.0.0.1"]);
+    for (configured, handshakes) in [(false, 0), (true, 1)] {
+        let peer = Peer::new(Behaviour::good().lmtp().starttls(&certificates.acceptor)).await;
+        let rig = Rig::with(|s| s.lmtp_starttls = configured);
+        let mut link = rig.link(&mail::Destination::Lmtp(crate::support::host_port(peer.at)));
+        let attempt = attempt(&mut link, &rig.letter(&["a@example.net", "b@example.net"]).await).await;
+        assert_eq!(outcomes(&attempt), "+250 +250", "{:?}", attempt.transcript);
+        assert_eq!((peer.seen(|s| s.handshakes), attempt.tls.is_some()), (handshakes, configured));
+    }
+}

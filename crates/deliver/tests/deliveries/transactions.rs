@@ -122,13 +122,18 @@ async fn too_many_recipients_go_in_the_next_transaction() {
     let enough = || say("452 4.5.3 too many recipients");
     let behaviour =
         Behaviour::good().on("RCPT", [say("250 ok"), say("250 ok"), enough(), enough(), enough()]);
-    let (rig, peer) = (Rig::new(), Peer::new(behaviour).await);
+    let (rig, peer) = (Rig::new(), Peer::by_turns(vec![behaviour, Behaviour::good()]).await);
     let mut link = rig.link(&smtp(peer.at));
     let to: Vec<String> = (0..5).map(|n| format!("r{n}@example.net")).collect();
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
-    let attempt = attempt(&mut link, &rig.letter(&to).await).await;
-    assert_eq!(outcomes(&attempt), "+250 +250 +250 +250 +250");
-    assert_eq!(peer.seen(|s| (s.connections, s.messages.len(), s.count("RCPT"))), (1, 2, 8));
+    let first = attempt(&mut link, &rig.letter(&to).await).await;
+    assert_eq!(outcomes(&first), "+250 +250 +250 +250 +250");
+    // Five asked and two taken, then two, then one: it is not asked for more than it takes.
+    assert_eq!(peer.seen(|s| (s.connections, s.messages.len(), s.count("RCPT"))), (1, 3, 8));
+    // Nor by anybody else.
+    let mut other = rig.link(&smtp(peer.at));
+    assert_eq!(outcomes(&attempt(&mut other, &rig.letter(&to).await).await), "+250 +250 +250 +250 +250");
+    assert_eq!(peer.seen(|s| (s.messages.len(), s.count("RCPT"))), (6, 13));
 }
 
 #[tokio::test]
