@@ -22,7 +22,8 @@ use relay::config::Config;
 /// Parses a configuration as if it stood in a directory of its own, which has the password files that it names.
 fn parse(text: &str, what: &str) -> Config {
     let dir = tempfile::tempdir().unwrap();
-    let secrets = text.lines().filter_map(|line| line.trim().strip_prefix("password_file = \""));
+    let keys = ["password_file = \"", "client_secret_file = \""];
+    let secrets = text.lines().filter_map(|line| keys.iter().find_map(|key| line.trim().strip_prefix(key)));
     for name in secrets.filter_map(|rest| rest.split('"').next()) {
         assert!(!Path::new(name).is_absolute(), "{what}: {name} should be relative to the file");
         std::fs::write(dir.path().join(name), "secret\n").unwrap();
