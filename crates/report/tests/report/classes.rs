@@ -246,3 +246,17 @@ fn mistakes_in_an_operators_rules_are_told() {
         assert!(error.line == line && text.contains(message), "{source:?}:\n{text}");
     }
 }
+
+/// The block of TOML on the page for operators that shows a file of rules.
+#[test]
+fn the_example_for_operators_works() {
+    let page = include_str!("../../../../docs/src/operate/bounces.md");
+    let blocks: Vec<&str> =
+        page.split("```toml bounces\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let classifier = Classifier::builtin().with(block).unwrap_or_else(|error| panic!("{block}\n{error}"));
+        let gone = outcome("550 5.7.1 mailbox retired");
+        assert_eq!(classifier.classify(&gone, None), BounceClass::Recipient);
+    }
+}
