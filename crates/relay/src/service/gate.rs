@@ -146,7 +146,9 @@ impl Gate {
             Passage::Local | Passage::Relay => Ok(()),
             Passage::Callout => {
                 let access = check::authorise::access(&self.policy(), &snapshot, &client)?;
-                let answer = self.call_out(relay, &snapshot, ask.reverse_path.as_ref(), recipient).await;
+                // Boxed: a whole delivery is rare here, and would else make the task of every session as large as one.
+                let asked = self.call_out(relay, &snapshot, ask.reverse_path.as_ref(), recipient);
+                let answer = Box::pin(asked).await;
                 check::authorise::called(access.may_relay(), recipient, &answer)
             }
         }
