@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::shell::{Done, cache, capture, command, have, run};
 
 /// A program that shows that the package is there, and the package.
-const PACKAGES: [(&str, &str); 23] = [
+const PACKAGES: [(&str, &str); 24] = [
     ("postfix", "postfix"),
     ("postsrsd", "postsrsd"),
     ("postgrey", "postgrey"),
@@ -24,6 +24,7 @@ const PACKAGES: [(&str, &str); 23] = [
     ("kdig", "knot-dnsutils"),
     ("unbound", "unbound"),
     ("haproxy", "haproxy"),
+    ("microsocks", "microsocks"),
     ("systemd-socket-activate", "systemd"),
     ("dovecot", "dovecot-core"),
     ("/usr/lib/dovecot/lmtp", "dovecot-lmtpd"),

@@ -1,5 +1,5 @@
-//! The network code against the real neighbours: Knot and Unbound for the DNS, Pebble for ACME, systemd for socket
-//! activation. A neighbour that is missing is a failure that names its Debian package.
+//! The network code against the real neighbours: Knot and Unbound for the DNS, Pebble for ACME, microsocks and HAProxy
+//! for proxies, systemd for socket activation. A neighbour that is missing is a failure that names its Debian package.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic as tests do")]
 
@@ -8,6 +8,7 @@ mod activation;
 mod balancer;
 mod dns;
 mod dnssec;
+mod egress;
 mod exhaustion;
 mod openssl;
 mod reload;
