@@ -396,3 +396,10 @@ pub struct ProbeStep {
     /// The dialogue, without passwords.
     pub transcript: String,
 }
+
+/// Without its secrets.
+impl std::fmt::Debug for HostLoginNew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostLoginNew").field("username", &self.username).finish_non_exhaustive()
+    }
+}

@@ -206,9 +206,23 @@ fn stored(config: &Config, name: &str, none: &str, clock: &Clock, found: &mut Fi
 
 /// Whether other users of this machine can read what is secret.
 pub(super) fn secrets(config: &Config, found: &mut Findings) {
-    let inline =
-        config.smarthost.values().any(|host| host.password.is_some() && host.password_file.is_none());
-    let files = config.smarthost.values().filter_map(|host| host.password_file.as_deref());
+    let of_host = |host: &crate::config::SmartHost| {
+        (host.password.is_some() && host.password_file.is_none())
+            || host.login.iter().any(|login| login.password.is_some() && login.password_file.is_none())
+            || host.oauth.as_ref().is_some_and(|oauth| {
+                oauth.refresh_token.is_some() || (oauth.client_secret.is_some() && oauth.client_secret_file.is_none())
+            })
+    };
+    let inline = config.smarthost.values().any(of_host)
+        || config.sources.values().any(|s| s.proxy_password.is_some() && s.proxy_password_file.is_none());
+    let files = config.smarthost.values().flat_map(|host| {
+        let oauth = host.oauth.iter().flat_map(|o| o.client_secret_file.iter().chain(&o.refresh_token_file));
+        let logins = host.login.iter().filter_map(|login| login.password_file.as_ref());
+        host.password_file.iter().chain(&host.client_key).chain(logins).chain(oauth)
+    });
+    let proxies = config.sources.values().filter_map(|source| source.proxy_password_file.as_ref());
+    let clients = config.tls_policy.iter().filter_map(|policy| policy.client_key.as_ref());
+    let files = files.chain(proxies).chain(clients).map(std::path::PathBuf::as_path);
     let keys = config.tls.key.as_deref();
     for path in config.source.path.as_deref().filter(|_| inline).into_iter().chain(files).chain(keys) {
         let Ok(meta) = std::fs::metadata(path) else { continue };

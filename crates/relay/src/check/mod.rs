@@ -1,6 +1,7 @@
 //! `posthouse check`: looks at everything that a relay needs before it can work, changes nothing, and says what to do.
 
 mod local;
+mod outgoing;
 mod remote;
 
 use std::process::ExitCode;
@@ -136,6 +137,7 @@ async fn look(config: &Config, args: &CheckArgs, found: &mut Findings) -> Result
     let snapshot = directory(config).await?;
     local::relaying(config, &snapshot, found);
     local::domains(config, &snapshot, found);
+    outgoing::look(config, &snapshot, Clock::system().now(), found);
     if !args.offline {
         remote::look(config, &snapshot, running.as_ref(), &args.reach, found).await;
     }
@@ -164,6 +166,7 @@ async fn open_directory(config: &Config, at: &std::path::Path) -> Result<Arc<Sna
     let routes = crate::service::config_routes(config).map_err(CliError::Failed)?;
     let hosts = crate::service::config_smarthosts(config);
     directory.set_config(routes, hosts).await.map_err(|e| fail(&e))?;
+    directory.set_config_rules(config.rules()).await.map_err(|e| fail(&e))?;
     let snapshot = directory.snapshot();
     directory.close().await;
     Ok(snapshot)

@@ -18,7 +18,7 @@ use crate::cli::output::clean;
 use crate::config::Config;
 
 /// How long anything may take here.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) async fn look(
     config: &Config,
@@ -28,13 +28,19 @@ pub(super) async fn look(
     found: &mut Findings,
 ) {
     let mx = uses_mx(snapshot);
-    match Resolver::new(&ResolverConfig { servers: config.dns.servers.clone(), ..Default::default() }) {
+    let asking = ResolverConfig {
+        servers: config.dns.servers.clone(),
+        dnssec: config.dns.dnssec,
+        trust_anchors: config.dns.trust_anchors.clone(),
+    };
+    match Resolver::new(&asking) {
         Err(error) => found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers"),
         Ok(resolver) => {
             names(config, &resolver, mx, found).await;
             acme_names(config, &resolver, found).await;
             if mx {
                 port_25(config, &resolver, reach, found).await;
+                super::outgoing::remote(config, snapshot, &resolver, reach, found).await;
             }
         }
     }
@@ -45,10 +51,11 @@ pub(super) async fn look(
 async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findings) {
     let name = &config.hostname;
     let addresses = match timed(name, resolver.addresses(name)).await {
-        Ok(addresses) => {
+        Ok(answer) => {
+            let addresses = answer.addresses;
             let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             found.ok("dns", format!("{name} is {}", list.join(", ")));
-            addresses
+            addresses.iter().copied().collect()
         }
         Err(error) if is_silent(&error) => {
             let help = "correct /etc/resolv.conf, or set dns.servers to a resolver that answers";
@@ -77,7 +84,7 @@ async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findi
     ours.sort_unstable();
     ours.dedup();
     for ip in ours {
-        reverse(config, resolver, ip, found).await;
+        reverse(&config.hostname, resolver, ip, "dns", found).await;
     }
 }
 
@@ -97,17 +104,23 @@ async fn acme_names(config: &Config, resolver: &Resolver, found: &mut Findings) 
 }
 
 /// Whether an address leads back to our name (PTR), as receivers check.
-async fn reverse(config: &Config, resolver: &Resolver, ip: IpAddr, found: &mut Findings) {
-    let help = "ask whoever gives you the address to set its PTR record to hostname";
+pub(super) async fn reverse(
+    name: &str,
+    resolver: &Resolver,
+    ip: IpAddr,
+    about: &'static str,
+    found: &mut Findings,
+) {
+    let help = "ask whoever gives you the address to set its PTR record to the name in EHLO";
     match timed(&ip.to_string(), resolver.ptr(ip)).await {
-        Ok(names) if names.iter().any(|n| n.trim_end_matches('.').eq_ignore_ascii_case(&config.hostname)) => {
-            found.ok("dns", format!("{ip} leads back to {}", config.hostname));
+        Ok(names) if names.iter().any(|n| n.trim_end_matches('.').eq_ignore_ascii_case(name)) => {
+            found.ok(about, format!("{ip} leads back to {name}"));
         }
         Ok(names) => {
-            let text = format!("{ip} is called {}, not {}", names.join(", "), config.hostname);
-            found.warn("dns", text, help);
+            let text = format!("{ip} is called {}, not {name}", names.join(", "));
+            found.warn(about, text, help);
         }
-        Err(error) => found.warn("dns", format!("{ip} has no name (PTR): {error}"), help),
+        Err(error) => found.warn(about, format!("{ip} has no name (PTR): {error}"), help),
     }
 }
 
@@ -148,9 +161,8 @@ async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut 
     };
     let mut last = String::from("it has no addresses");
     for host in answer.hosts.iter().take(2) {
-        for ip in
-            timed(&host.name, resolver.addresses(&host.name)).await.unwrap_or_default().into_iter().take(2)
-        {
+        let answer = timed(&host.name, resolver.addresses(&host.name)).await;
+        for ip in answer.map(|answer| answer.addresses).unwrap_or_default().into_iter().take(2) {
             match greeting(SocketAddr::new(ip, port), &options).await {
                 Ok(text) => {
                     let text = clean(&text);
@@ -228,7 +240,7 @@ fn is_silent(error: &ResolveError) -> bool {
     matches!(error, ResolveError::Temporary { .. })
 }
 
-async fn timed<T>(name: &str, ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
+pub(super) async fn timed<T>(name: &str, ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
     match tokio::time::timeout(PATIENCE, ask).await {
         Ok(answer) => answer,
         Err(_) => Err(ResolveError::Temporary { name: name.into(), reason: "no answer in time".into() }),

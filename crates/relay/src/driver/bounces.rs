@@ -190,7 +190,7 @@ fn late(
     reports: &[report::dsn::InboundReport],
 ) -> Vec<Late> {
     let mut all: Vec<Late> = Vec::new();
-    for report in reports.iter().filter(|report| report.is_failure()) {
+    for report in reports.iter().filter(|report| report.action == report::dsn::ReportAction::Failed) {
         let named = |text: &Option<String>| {
             let text = text.as_deref()?;
             original.recipients.iter().find(|r| r.address.eq_ignore_ascii_case(text)).map(|r| r.number)
