@@ -23,6 +23,7 @@ pub(crate) fn outcome(outcome: &Outcome) -> OutcomeView {
         status: outcome.status.to_string(),
         code: outcome.code,
         text: outcome.text.clone(),
+        class: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn seen(outcome: &history::OutcomeView) -> OutcomeView {
         status: outcome.status.clone(),
         code: outcome.code,
         text: outcome.text.clone(),
+        class: outcome.class.map(|class| class.to_string()),
     }
 }
 
@@ -158,6 +160,8 @@ fn fill_attempt(out: &mut TraceStep, attempt: &AttemptView) {
         None => host.clone(),
     });
     out.tls = attempt.tls.as_ref().map(tls);
+    out.source = attempt.source.clone();
+    out.security = attempt.security.as_ref().map(|security| format!("{}: {}", security.level, security.why));
     out.duration_ms = Some(attempt.duration_ms);
     out.transcript = attempt.transcript.clone();
     let outcomes = attempt.outcomes.iter();

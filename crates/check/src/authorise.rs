@@ -169,6 +169,9 @@ pub fn recipient(
             "routing inside an address (%, ! or a quoted @) is not accepted; write the final address alone";
         return Err(Reply::new(553, EnhancedStatus::new(5, 1, 3), text));
     }
+    if access.may_relay() {
+        not_suppressed(directory, &access, recipient)?;
+    }
     if policy.is_local(recipient.domain()) {
         // RFC 5321 section 4.5.1.
         if recipient.local().eq_ignore_ascii_case("postmaster") {
@@ -191,6 +194,18 @@ pub fn recipient(
         client.address.to_canonical()
     );
     Err(Reply::new(550, EnhancedStatus::new(5, 7, 1), text))
+}
+
+/// Whether the organisation that sends still writes to this address.
+fn not_suppressed(directory: &Snapshot, access: &Access, recipient: &Address) -> Result<(), Reply> {
+    let Some(found) = directory.suppressed(access.org(), recipient) else { return Ok(()) };
+    let org = directory.org(found.org).map_or("default", |org| &*org.name);
+    let text = format!(
+        "{recipient} is not written to any more since {} ({}: {}); if it exists, have the operator run: posthouse suppression \
+         remove {} --org {org}",
+        found.since, found.source, found.reason, found.address
+    );
+    Err(Reply::new(550, EnhancedStatus::new(5, 1, 1), text))
 }
 
 /// What the answer to a callout means for a recipient. While nobody can tell, those who may relay are believed, and

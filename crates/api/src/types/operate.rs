@@ -107,7 +107,7 @@ pub struct MessageFacts {
 }
 
 /// A yes or no, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Yes or no.
     pub accepted: bool,
@@ -132,7 +132,7 @@ pub struct Explanation {
 }
 
 /// What would happen for a recipient.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedRecipient {
     /// The recipient.
     pub recipient: String,
@@ -147,6 +147,24 @@ pub struct ExplainedRecipient {
     /// The hosts that would be tried, in order, or why there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next_hops: Vec<String>,
+    /// What an alias or a rewriting rule makes of the recipient; empty where nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub becomes: Vec<String>,
+    /// The site that its connections end at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// The pool that it leaves by, and which rule says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The sources of the pool with their addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// How the connection has to be protected, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<String>,
+    /// What bounds it: ceilings, shapes, suspensions that match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bounds: Vec<String>,
 }
 
 /// The envelope of a submitted message: the first line of the body, before the content.

@@ -97,6 +97,9 @@ pub struct OutcomeView {
     pub code: Option<u16>,
     /// The peer's words, or ours.
     pub text: String,
+    /// What a refusal or deferral was about: `recipient`, `quota`, `reputation`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
 }
 
 /// A recipient of a delivery.

@@ -46,6 +46,9 @@ pub(super) enum OrgCommand {
         /// `active`, or `suspended`: its new mail is refused.
         #[arg(long)]
         state: Option<String>,
+        /// The pool that its mail leaves by where no `egress` rule says otherwise; "" is that of the relay.
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
     },
     /// Remove one that has nothing any more.
     Remove {
@@ -71,8 +74,8 @@ pub(super) fn org(context: &Context, command: OrgCommand) -> Result<(), CliError
             show_orgs(json, vec![client.get(&at("orgs", &name)).await?], true);
             Ok(())
         }
-        OrgCommand::Set { name, rename, trusted, state } => {
-            let change = OrgChange { name: rename, trusted, state };
+        OrgCommand::Set { name, rename, trusted, state, pool } => {
+            let change = OrgChange { name: rename, trusted, state, pool };
             let made: Org = client.call(Method::PATCH, &at("orgs", &name), Some(&change)).await?;
             show_orgs(json, vec![made], true);
             Ok(())
@@ -82,8 +85,9 @@ pub(super) fn org(context: &Context, command: OrgCommand) -> Result<(), CliError
 }
 
 fn show_orgs(json: bool, orgs: Vec<Org>, one: bool) {
-    show(json, orgs, one, &["NAME", "TRUSTED", "STATE", "CREATED"], |org| {
-        vec![org.name.clone(), yes(org.trusted).into(), org.state.clone(), org.created.clone()]
+    show(json, orgs, one, &["NAME", "TRUSTED", "STATE", "POOL", "CREATED"], |org| {
+        let pool = org.pool.clone().unwrap_or_else(|| "-".into());
+        vec![org.name.clone(), yes(org.trusted).into(), org.state.clone(), pool, org.created.clone()]
     });
 }
 
@@ -115,6 +119,9 @@ pub(super) enum CredentialCommand {
         /// A network that it may be used from (again for more); without any, from anywhere.
         #[arg(long, value_name = "NETWORK")]
         network: Vec<String>,
+        /// What kind of mail comes by it: transactional, or bulk, which lets transactional mail pass.
+        #[arg(long, default_value = "transactional")]
+        stream: String,
     },
     /// List logins.
     List {
@@ -148,6 +155,9 @@ pub(super) enum CredentialCommand {
         /// It may be used from anywhere.
         #[arg(long)]
         any_network: bool,
+        /// What kind of mail comes by it: transactional or bulk.
+        #[arg(long)]
+        stream: Option<String>,
         /// Whether it may be used at all.
         #[arg(long, value_name = "true|false")]
         enabled: Option<bool>,
@@ -162,7 +172,7 @@ pub(super) enum CredentialCommand {
 pub(super) fn credential(context: &Context, command: CredentialCommand) -> Result<(), CliError> {
     let json = context.json;
     context.with_client(async |client| match command {
-        CredentialCommand::Add { name, org, password, from_domain, network } => {
+        CredentialCommand::Add { name, org, password, from_domain, network, stream } => {
             let new = CredentialNew {
                 name,
                 org: Some(org),
@@ -170,6 +180,7 @@ pub(super) fn credential(context: &Context, command: CredentialCommand) -> Resul
                 password: read_password(&password)?,
                 from_domains: from_domain,
                 networks: network,
+                stream: Some(stream),
             };
             let made: CredentialMade = client.call(Method::POST, "/api/credentials", Some(&new)).await?;
             show_made(json, &made);
@@ -191,6 +202,7 @@ pub(super) fn credential(context: &Context, command: CredentialCommand) -> Resul
             any_from_domain,
             network,
             any_network,
+            stream,
             enabled,
         } => {
             let some = |values: Vec<String>, any: bool| (any || !values.is_empty()).then_some(values);
@@ -201,6 +213,7 @@ pub(super) fn credential(context: &Context, command: CredentialCommand) -> Resul
                 from_domains: some(from_domain, any_from_domain),
                 networks: some(network, any_network),
                 enabled,
+                stream,
             };
             let made: CredentialMade =
                 client.call(Method::PATCH, &at("credentials", &name), Some(&change)).await?;
@@ -242,11 +255,12 @@ fn show_made(json: bool, made: &CredentialMade) {
 }
 
 fn show_credentials(json: bool, all: Vec<Credential>, one: bool) {
-    let head = ["NAME", "ORG", "ENABLED", "SCRAM", "FROM", "NETWORKS", "CREATED"];
+    let head = ["NAME", "ORG", "STREAM", "ENABLED", "SCRAM", "FROM", "NETWORKS", "CREATED"];
     show(json, all, one, &head, |c| {
         vec![
             c.name.clone(),
             c.org.clone(),
+            c.stream.clone(),
             yes(c.enabled).into(),
             yes(c.scram).into(),
             list(&c.from_domains, "any"),

@@ -109,8 +109,22 @@ fn show(said: &Explanation) {
         if let Some(route) = &who.route {
             say(&format!("    route: {route}"));
         }
+        if !who.becomes.is_empty() {
+            say(&format!("    becomes: {}", who.becomes.join(", ")));
+        }
         if let Some(destination) = &who.destination {
             say(&format!("    destination: {destination}"));
+        }
+        for (name, value) in [("site", &who.site), ("pool", &who.pool), ("tls", &who.tls)] {
+            if let Some(value) = value {
+                say(&format!("    {name}: {value}"));
+            }
+        }
+        for source in &who.sources {
+            say(&format!("    source: {source}"));
+        }
+        for bound in &who.bounds {
+            say(&format!("    bound: {bound}"));
         }
         for (i, hop) in who.next_hops.iter().enumerate() {
             say(&format!("    {}: {hop}", i + 1));

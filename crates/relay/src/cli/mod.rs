@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 75 temporary (the same command may succeed later).
 
 pub(crate) mod accounts;
+mod addresses;
 pub(crate) mod client;
 pub(crate) mod context;
 mod explain;
@@ -12,9 +13,12 @@ pub(crate) mod output;
 mod queue;
 mod quickstart;
 mod routing;
+mod rules;
 mod sendmail;
+mod smarthost;
 mod smtp;
 pub(crate) mod stopped;
+mod stops;
 mod top;
 mod trace;
 
@@ -64,7 +68,37 @@ enum Command {
     Route(routing::RouteCommand),
     /// Servers that take mail for delivery elsewhere.
     #[command(subcommand)]
-    Smarthost(routing::SmartHostCommand),
+    Smarthost(smarthost::SmartHostCommand),
+    /// Outgoing addresses.
+    #[command(subcommand)]
+    Source(rules::NamedCommand<rules::SourceArgs>),
+    /// Sources that share the work.
+    #[command(subcommand)]
+    Pool(rules::NamedCommand<rules::PoolArgs>),
+    /// Which pool mail leaves by.
+    #[command(subcommand)]
+    Egress(rules::ListedCommand<rules::EgressArgs>),
+    /// How much traffic sites are given.
+    #[command(subcommand)]
+    Shape(rules::ListedCommand<rules::ShapeArgs>),
+    /// How much an organisation, a credential or a route may take.
+    #[command(subcommand)]
+    Ceiling(rules::ListedCommand<rules::CeilingArgs>),
+    /// How connections to some recipient domains are protected.
+    #[command(subcommand)]
+    TlsPolicy(rules::ListedCommand<rules::TlsPolicyArgs>),
+    /// Addresses that stand for others.
+    #[command(subcommand)]
+    Alias(addresses::AliasCommand),
+    /// Envelope addresses that are written anew by a regular expression.
+    #[command(subcommand)]
+    Rewrite(rules::ListedCommand<addresses::RewriteArgs>),
+    /// Addresses that are written to no more.
+    #[command(subcommand)]
+    Suppression(addresses::SuppressionCommand),
+    /// What is known of providers.
+    #[command(subcommand)]
+    Provider(stops::ProviderCommand),
     /// What is on its way.
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -72,6 +106,9 @@ enum Command {
     Trace(trace::TraceArgs),
     /// What would happen to a message and why, sending nothing.
     Explain(explain::ExplainArgs),
+    /// Who changed what, and what was done to the queue.
+    #[command(subcommand)]
+    Audit(stops::AuditCommand),
     /// Watch the relay work.
     Top(top::TopArgs),
     /// Read configuration and certificates again; if they are wrong, the old ones stay.
@@ -126,7 +163,18 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Key(command) => accounts::key(context, command)?,
         Command::Domain(command) => accounts::domain(context, command)?,
         Command::Route(command) => routing::route(context, command)?,
-        Command::Smarthost(command) => routing::smarthost(context, command)?,
+        Command::Smarthost(command) => smarthost::smarthost(context, command)?,
+        Command::Source(command) => rules::named(context, command)?,
+        Command::Pool(command) => rules::named(context, command)?,
+        Command::Egress(command) => rules::listed(context, command)?,
+        Command::Shape(command) => rules::listed(context, command)?,
+        Command::Ceiling(command) => rules::listed(context, command)?,
+        Command::TlsPolicy(command) => rules::listed(context, command)?,
+        Command::Alias(command) => addresses::alias(context, command)?,
+        Command::Rewrite(command) => addresses::rewrite(context, command)?,
+        Command::Suppression(command) => addresses::suppression(context, command)?,
+        Command::Provider(command) => stops::provider(context, command)?,
+        Command::Audit(command) => stops::audit(context, command)?,
         Command::Queue(command) => queue::run(context, command)?,
         Command::Trace(args) => trace::run(context, args)?,
         Command::Explain(args) => return explain::run(context, args),

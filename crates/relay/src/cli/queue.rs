@@ -29,6 +29,15 @@ pub(super) struct Filter {
     /// A recipient's domain.
     #[arg(long)]
     domain: Option<String>,
+    /// What kind of mail: transactional or bulk.
+    #[arg(long)]
+    stream: Option<String>,
+    /// A provider such as gmail, or a site as `queue sites` shows it.
+    #[arg(long)]
+    site: Option<String>,
+    /// A source that it may leave by.
+    #[arg(long)]
+    source: Option<String>,
     /// Where it goes, as `queue list` shows it.
     #[arg(long)]
     destination: Option<String>,
@@ -55,6 +64,9 @@ impl Filter {
         QueueQuery {
             org: self.org,
             domain: self.domain,
+            stream: self.stream,
+            site: self.site,
+            source: self.source,
             destination: self.destination,
             from: self.from,
             to: self.to,
@@ -130,6 +142,14 @@ pub(super) enum QueueCommand {
         #[command(flatten)]
         change: ChangeArgs,
     },
+    /// Stop deliveries for a while, those that come later too. Mail is still accepted.
+    Suspend(super::stops::SuspendArgs),
+    /// Lift suspensions.
+    Resume(super::stops::ResumeArgs),
+    /// List what is suspended.
+    Suspensions,
+    /// Show the paths from sources to sites: connections, window, rate, health, warm-up.
+    Sites(super::stops::SitesArgs),
 }
 
 impl QueueCommand {
@@ -168,6 +188,10 @@ pub(super) fn run(context: &Context, command: QueueCommand) -> Result<(), CliErr
         QueueCommand::Remove { change } => {
             self::change(&client, json, QueueAction::Remove, change, |_| {}).await
         }
+        QueueCommand::Suspend(args) => super::stops::suspend(&client, json, args).await,
+        QueueCommand::Resume(args) => super::stops::resume(&client, json, args).await,
+        QueueCommand::Suspensions => super::stops::suspensions(&client, json).await,
+        QueueCommand::Sites(args) => super::stops::sites(&client, json, args).await,
     })
 }
 
@@ -252,6 +276,15 @@ fn show(detail: &DeliveryDetail) {
         }
         if let Some(reason) = &it.reason {
             say("reason", reason);
+        }
+        if let Some(why) = &it.why {
+            say("waits", why);
+        }
+        if let Some(site) = it.site.as_ref().filter(|site| **site != it.destination) {
+            say("site", site);
+        }
+        if let Some(pool) = &it.pool {
+            say("pool", &format!("{pool} ({})", it.sources.join(", ")));
         }
         for who in &it.recipients {
             say("recipient", &format!("{} {}", who.address, who.status));

@@ -46,7 +46,7 @@ pub(super) struct TraceArgs {
 }
 
 /// A time, or how long ago it was, as RFC 3339.
-fn time(text: &str) -> Result<String, String> {
+pub(super) fn time(text: &str) -> Result<String, String> {
     if text.parse::<jiff::Timestamp>().is_ok() {
         return Ok(text.to_owned());
     }
@@ -154,13 +154,18 @@ fn show_step(step: &TraceStep, brief: bool) {
         let tls = step.tls.as_ref().map_or(String::new(), |t| format!(" with {t}"));
         let took = step.duration_ms.map_or(String::new(), |ms| format!(" in {ms} ms"));
         let destination = step.destination.as_deref().unwrap_or_default();
-        say(&format!("      {destination}{remote}{tls}{took}"));
+        let source = step.source.as_ref().map_or(String::new(), |s| format!(" from source {s}"));
+        say(&format!("      {destination}{remote}{source}{tls}{took}"));
+        if let Some(security) = &step.security {
+            say(&format!("      protection asked for: {security}"));
+        }
     }
     for who in &step.recipients {
         match &who.outcome {
             Some(o) => {
                 let code = o.code.map_or(String::new(), |c| format!("{c} "));
-                say(&format!("      {} {}: {code}{} {}", who.address, o.disposition, o.status, o.text));
+                let class = o.class.as_ref().map_or(String::new(), |c| format!(" ({c})"));
+                say(&format!("      {} {}{class}: {code}{} {}", who.address, o.disposition, o.status, o.text));
             }
             None => say(&format!("      {}", who.address)),
         }

@@ -225,6 +225,6 @@ impl JsonSchema for Automatic {
         "automatic".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "boolean" }, { "type": "string", "format": "true | false | bulk" }] })
+        json_schema!({ "anyOf": [{ "type": "boolean" }, { "type": "string", "format": "\"bulk\"" }] })
     }
 }

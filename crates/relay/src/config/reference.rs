@@ -123,6 +123,11 @@ fn words(schema: &Value) -> Vec<(&str, String)> {
 }
 
 fn kind(schema: &Value) -> String {
+    let options = schema["anyOf"].as_array().into_iter().flatten().filter(|o| o["type"] != "null");
+    let kinds: Vec<String> = options.map(kind).collect();
+    if kinds.len() > 1 {
+        return kinds.join(" or ");
+    }
     let schema = without_null(schema);
     let of_type = match &schema["type"] {
         Value::Array(types) => types.first().and_then(Value::as_str),

@@ -9,6 +9,7 @@ use directory::Snapshot;
 use mail::{Address, Destination, Reply};
 
 use super::Relay;
+use super::explain_outgoing::Mail;
 use crate::config::{self, Config};
 
 impl Relay {
@@ -27,11 +28,15 @@ impl Relay {
             Ok(access) => access.to_string(),
             Err(_) => "a stranger".into(),
         };
+        let org = access.as_ref().map_or(mail::OrgId::DEFAULT, |access| access.org());
+        let login = ask.credential.as_deref().and_then(|login| snapshot.credential(login));
+        let stream = login.map(|credential| credential.stream).unwrap_or_default();
+        let mail = Mail { snapshot: &snapshot, org, stream, sender: sender.as_ref(), login: ask.credential.as_deref() };
         let mut recipients = Vec::new();
         for to in &ask.to {
             let to = address(to)?;
             let passage = check::authorise::recipient(&policy, &snapshot, &client, &to);
-            recipients.push(self.explain_recipient(&snapshot, sender.as_ref(), &to, passage).await);
+            recipients.push(self.explain_recipient(&mail, &to, passage).await);
         }
         let why = format!("{who} is {described}");
         Ok(Explanation {
@@ -44,8 +49,7 @@ impl Relay {
 
     async fn explain_recipient(
         &self,
-        snapshot: &Snapshot,
-        sender: Option<&Address>,
+        mail: &Mail<'_>,
         to: &Address,
         passage: Result<Passage, Reply>,
     ) -> ExplainedRecipient {
@@ -63,15 +67,12 @@ impl Relay {
         let verdict = verdict(because);
         if is_refused {
             let recipient = to.to_string();
-            return ExplainedRecipient {
-                recipient,
-                verdict,
-                route: None,
-                destination: None,
-                next_hops: Vec::new(),
-            };
+            return ExplainedRecipient { recipient, verdict, ..ExplainedRecipient::default() };
         }
-        let (destination, route) = crate::plan::way(snapshot, &self.forwarding.load(), sender, to);
+        let becomes = self.becomes(mail, to);
+        // Of several addresses that an alias stands for, the way of the first is shown: the others can be asked for.
+        let towards = becomes.first().cloned().unwrap_or_else(|| to.clone());
+        let (destination, route) = crate::plan::way(mail.snapshot, &self.forwarding.load(), mail.sender, &towards);
         let route = route.map_or_else(
             || "no route matches: by MX".to_owned(),
             |route| {
@@ -82,13 +83,15 @@ impl Relay {
                 format!("route {} ({place}) to {}", route.id, route.to)
             },
         );
-        let next_hops = self.next_hops(snapshot, &destination).await;
+        let next_hops = self.next_hops(mail.snapshot, &destination).await;
         ExplainedRecipient {
             recipient: to.to_string(),
             verdict,
             route: Some(route),
             destination: Some(destination.to_string()),
             next_hops,
+            becomes: becomes.iter().map(ToString::to_string).collect(),
+            ..self.outgoing(mail, &destination).await
         }
     }
 

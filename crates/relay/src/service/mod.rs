@@ -6,6 +6,7 @@ mod convert_deliver;
 mod convert_forward;
 mod convert_schedule;
 mod explain;
+mod explain_outgoing;
 mod forwarding;
 mod gate;
 mod logging;
