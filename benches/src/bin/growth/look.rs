@@ -95,11 +95,20 @@ pub(crate) fn settle_most(dir: &Path) -> After {
         let gone: Vec<DeliveryId> =
             (0..n * 9 / 10).map(|i| ids[usize::try_from(i * 7_368_787 % n.max(1)).unwrap()]).collect();
         let (clock, before) = (Clock::system(), cpu());
-        for part in gone.chunks(2000) {
-            let waiting: Vec<_> = part.iter().map(|id| store.settled(done(*id))).collect();
-            for settled in waiting {
-                settled.await.unwrap();
+        let left = Arc::new(AtomicU64::new(0));
+        for id in &gone {
+            left.fetch_add(1, Ordering::Relaxed);
+            let left_too = left.clone();
+            store.settle(done(*id), move |settled| {
+                assert!(settled.unwrap().found);
+                left_too.fetch_sub(1, Ordering::Relaxed);
+            });
+            while left.load(Ordering::Relaxed) > 4000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
+        }
+        while left.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let (took, used) = (clock.mono().0, cpu() - before);
         let live = store.stats().deliveries * size;
