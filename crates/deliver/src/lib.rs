@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod failover;
 mod hosts;
+mod https;
 mod link;
 mod locate;
 mod look;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use callout::{CalloutAnswer, callout};
 pub use engine::{Engine, EngineConfig};
+pub use https::{HttpsUrl, HttpsUrlError, post_tls_report};
 pub use link::{Job, Link};
 pub use locate::Located;
 pub use probe::{ProbeReport, ProbeStep, probe};
@@ -44,10 +46,8 @@ pub use security::{
     TlsOverride, TlsResult, TlsResults, TlsRules,
 };
 pub use settings::{ProviderOf, Settings, Timeouts};
-pub use smarthost::post_tls_report;
 pub use smarthost::{
     Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost,
-    SmartHostHealth, SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, TokenUrl,
-    WeightedHost,
+    SmartHostHealth, SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, WeightedHost,
 };
 pub use source::SourceAddress;

@@ -13,10 +13,11 @@ use smtp::grammar::XClient;
 use smtp::sasl::{BindingKind, ChannelBinding, Password};
 use smtp::server::{Connection as Facts, Envelope, Session, Step};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::{debug, info};
 
+use crate::alarm::Alarm;
 use crate::auth;
 use crate::backend::{Backend, Client, MailAsk, RcptAsk};
 use crate::intake::Intake;
@@ -146,28 +147,6 @@ enum Ended {
     Over,
     /// It goes on inside TLS.
     ForTls,
-}
-
-/// Wakes a session that waits too long for its client. There is one for the session, and it is moved only when it must
-/// ring earlier: a timer for each read would be made and taken back a dozen times a message.
-struct Alarm<'a> {
-    sleep: Pin<&'a mut Sleep>,
-    rings: Mono,
-}
-
-impl Alarm<'_> {
-    /// It rings at `deadline` or before.
-    fn by(&mut self, deadline: Mono, now: Mono) {
-        if deadline < self.rings {
-            self.again(deadline, now);
-        }
-    }
-
-    /// It rings at `deadline`.
-    fn again(&mut self, deadline: Mono, now: Mono) {
-        self.sleep.set(sleep(deadline.since(now)));
-        self.rings = deadline;
-    }
 }
 
 /// What the session needs to know of its connection.

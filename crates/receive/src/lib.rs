@@ -3,6 +3,7 @@
 //! [`serve`] accepts connections; each is a task that feeds [`smtp::server::Session`], streams content into the store
 //! and asks the [`Backend`] what it cannot decide itself.
 
+mod alarm;
 mod auth;
 mod backend;
 mod connection;

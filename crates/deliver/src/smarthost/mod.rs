@@ -16,7 +16,6 @@
 //! 5. [`SmartHosts::worked`] and [`SmartHosts::failed`] say how it went with a host.
 //! 6. [`next_host_may_take_it`] says whether a reply allows another host to be tried with the same message.
 
-mod fetch;
 mod health;
 mod oauth;
 mod order;
@@ -32,10 +31,9 @@ use mail::{Address, Disposition, HostPort, Outcome, Pattern};
 use smtp::client::Login;
 use store::PendingRecipient;
 
-pub use fetch::post_tls_report;
 pub use health::{HostHealth, SmartHostHealth, TokenHealth};
 pub use mail::{SmartHostTls, SmartHostTlsError};
-pub use oauth::{Grant, OAuth, OAuthError, RefreshToken, TokenUrl};
+pub use oauth::{Grant, OAuth, OAuthError, RefreshToken};
 pub use state::SmartHosts;
 pub use token::TokenError;
 

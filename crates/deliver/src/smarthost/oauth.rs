@@ -1,9 +1,10 @@
 //! A login by access token: where the token comes from (RFC 6749).
 
-use std::fmt;
 use std::path::PathBuf;
 
 use smtp::sasl::Password;
+
+use crate::https::{HttpsUrl, HttpsUrlError};
 
 /// Where access tokens for a login come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub struct OAuth {
     /// The mailbox that we log in as.
     pub username: String,
     /// The token endpoint; `https://…`.
-    pub token_url: TokenUrl,
+    pub token_url: HttpsUrl,
     /// The id of this application as the provider knows it.
     pub client_id: String,
     /// Its secret; none for a public client.
@@ -42,21 +43,12 @@ pub enum RefreshToken {
     Text(Password),
 }
 
-/// The address of a token endpoint.
-#[derive(Clone, PartialEq, Eq)]
-pub struct TokenUrl {
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// Path and query.
-    pub(super) path: String,
-}
-
 /// What is wrong with the settings of an OAuth login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OAuthError {
     /// The token URL.
-    #[error("{0:?} is no token URL: it must be https://host/path, without a user name and without #")]
-    Url(String),
+    #[error("the token URL: {0}")]
+    Url(#[from] HttpsUrlError),
     /// Nothing that could be shown for a token.
     #[error("without a refresh token the client credentials are used, and those need a client secret")]
     NoGrant,
@@ -117,56 +109,6 @@ impl OAuth {
         }
         form.0
     }
-}
-
-impl fmt::Display for TokenUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match self.port {
-            443 => write!(f, "https://{host}{}", self.path),
-            port => write!(f, "https://{host}:{port}{}", self.path),
-        }
-    }
-}
-
-impl fmt::Debug for TokenUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for TokenUrl {
-    type Err = OAuthError;
-
-    fn from_str(text: &str) -> Result<Self, OAuthError> {
-        let bad = || OAuthError::Url(text.chars().take(200).collect());
-        if !text.is_ascii() || text.contains(|c: char| c.is_ascii_control() || c == ' ' || c == '#') {
-            return Err(bad());
-        }
-        let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
-        if !scheme.eq_ignore_ascii_case("https") {
-            return Err(bad());
-        }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        let (host, port) = match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
-            Some((host, "")) => (host, 443),
-            Some((host, port)) => (host, port.strip_prefix(':').and_then(port_of).ok_or_else(bad)?),
-            None => match authority.split_once(':') {
-                Some((host, port)) => (host, port_of(port).ok_or_else(bad)?),
-                None => (authority, 443),
-            },
-        };
-        if host.is_empty() || host.contains(['@', '[', ']', '\\', '%']) {
-            return Err(bad());
-        }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { host: host.to_ascii_lowercase(), port, path })
-    }
-}
-
-fn port_of(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|&port| port != 0)
 }
 
 /// `application/x-www-form-urlencoded`.

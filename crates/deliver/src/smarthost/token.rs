@@ -11,7 +11,8 @@ use smtp::sasl::Password;
 
 use super::health::TokenHealth;
 use super::oauth::{Grant, OAuth, RefreshToken};
-use super::{LoginSource, fetch, refresh_file};
+use super::{LoginSource, refresh_file};
+use crate::https::{self, What};
 use crate::settings::Settings;
 
 /// How long a token is taken to be good where the server does not say.
@@ -271,12 +272,12 @@ impl TokenCache {
         let (username, url) = (oauth.username.clone(), oauth.token_url.to_string());
         asking.shown.clone_from(&refresh);
         let asked_at = self.clock.mono();
-        let what = fetch::What {
+        let what = What {
             kind: "application/x-www-form-urlencoded",
             body: oauth.form(refresh.as_ref()).into(),
             named: true,
         };
-        let posted = fetch::post(settings, &oauth.token_url, what).await;
+        let posted = https::post(settings, &oauth.token_url, what).await;
         let (status, body) = posted.map_err(|reason| TokenError::Unreachable {
             username: username.clone(),
             url: url.clone(),
