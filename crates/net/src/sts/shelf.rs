@@ -17,6 +17,8 @@ use crate::tls::write_private;
 
 /// Policies kept on disk.
 const FILES_MAX: usize = 10_000;
+/// So many are looked through at once.
+const FEW: usize = 1000;
 /// The longest file. Longer ones would be strange, and are kept in memory alone.
 const FILE_MAX: usize = 4096;
 /// A policy counts for at least this long: one that is over at once would be fetched for each message.
@@ -67,12 +69,26 @@ pub(super) struct Shelf {
 impl Shelf {
     /// Makes it and throws out what is over.
     pub(super) fn open(dir: Option<PathBuf>, now: Timestamp) -> Result<Self, NetError> {
-        let mut left = 0;
+        let files = Arc::new(AtomicUsize::new(0));
         if let Some(dir) = &dir {
-            fs::create_dir_all(dir).map_err(|e| NetError::disk(dir, e))?;
-            left = prune(dir, now).map_err(|e| NetError::disk(dir, e))?;
+            let failed = |e| NetError::disk(dir, e);
+            fs::create_dir_all(dir).map_err(failed)?;
+            let count = fs::read_dir(dir).map_err(failed)?.count();
+            if count <= FEW {
+                files.store(prune(dir, now).map_err(failed)?, Ordering::Relaxed);
+            } else {
+                // No start waits for thousands of files.
+                files.store(count, Ordering::Relaxed);
+                let (dir, files) = (dir.clone(), files.clone());
+                std::thread::spawn(move || match prune(&dir, now) {
+                    Ok(left) => files.store(left, Ordering::Relaxed),
+                    Err(error) => {
+                        warn!(dir = %dir.display(), %error, "old MTA-STS policies cannot be removed");
+                    }
+                });
+            }
         }
-        Ok(Self { dir, files: Arc::new(AtomicUsize::new(left)) })
+        Ok(Self { dir, files })
     }
 
     /// What is there of `domain`. A file that cannot be read is as good as none.
@@ -88,10 +104,7 @@ impl Shelf {
         let written = spawn_blocking(move || {
             if json.len() > FILE_MAX {
                 // The one that it replaces must not come back.
-                return match fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => Err(NetError::disk(&path, e)),
-                    _ => Ok(()),
-                };
+                return gone(fs::remove_file(&path)).map_err(|e| NetError::disk(&path, e));
             }
             if !path.exists() && files.fetch_add(1, Ordering::Relaxed) >= FILES_MAX {
                 let left = prune(&dir, now).map_err(|e| NetError::disk(&dir, e))?;
@@ -132,7 +145,7 @@ fn prune(dir: &Path, now: Timestamp) -> io::Result<usize> {
         let path = entry?.path();
         match read(&path).filter(|held| held.expires() > now) {
             Some(held) => kept.push((held.fetched, path)),
-            None => fs::remove_file(&path)?,
+            None => gone(fs::remove_file(&path))?,
         }
     }
     // Room for a while, so that not every new one looks at all of them.
@@ -140,10 +153,18 @@ fn prune(dir: &Path, now: Timestamp) -> io::Result<usize> {
     if kept.len() > room {
         kept.sort_unstable();
         for (_, path) in kept.drain(..kept.len() - room) {
-            fs::remove_file(path)?;
+            gone(fs::remove_file(path))?;
         }
     }
     Ok(kept.len())
+}
+
+/// That a file is not there any more is what was wanted.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +210,25 @@ mod tests {
             Arc::new(StsPolicy { mx: vec!["a-long-name.example".repeat(10); 100], ..(*long.policy).clone() });
         shelf.store("example.com", &long, Timestamp(0)).await.unwrap();
         assert!(shelf.load("example.com").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn thousands_are_looked_through_in_the_background() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (held(100, 0), held(10_000, 0));
+        for n in 0..=FEW {
+            let json = serde_json::to_vec(if n % 2 == 0 { &old } else { &new }).unwrap();
+            fs::write(dir.path().join(format!("d{n}.example.json")), json).unwrap();
+        }
+        let shelf = Shelf::open(Some(dir.path().to_owned()), Timestamp(200_000)).unwrap();
+        let pruned = tokio::time::timeout(Duration::from_secs(30), async {
+            while shelf.files.load(Ordering::Relaxed) != FEW / 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        pruned.await.expect("it is not pruned");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), FEW / 2);
+        assert!(shelf.load("d1.example").await.is_some());
     }
 
     #[test]
