@@ -13,8 +13,8 @@ use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::router::page;
 use crate::types::{
-    AuditEntry, AuditQuery, Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, Key,
-    KeyChange, KeyMade, KeyNew, LIMIT_DEFAULT, LIMIT_MAX, Org, OrgChange, OrgNew, Page, Paging,
+    AuditEntry, AuditQuery, Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew,
+    Key, KeyChange, KeyMade, KeyNew, LIMIT_DEFAULT, LIMIT_MAX, Org, OrgChange, OrgNew, Page, Paging,
 };
 use crate::view;
 
@@ -122,7 +122,8 @@ async fn set_org<C: Control>(
     Json(change): Json<OrgChange>,
 ) -> Answer<Org> {
     let state = change.state.as_deref().map(str::parse).transpose()?;
-    let change = directory::OrgChange { name: change.name, trusted: change.trusted, state, pool: change.pool };
+    let change =
+        directory::OrgChange { name: change.name, trusted: change.trusted, state, pool: change.pool };
     let org = control.directory().set_org(&name, change, &by).await?;
     control.directory_changed().await;
     Ok(axum::Json(view_org(&org)))

@@ -15,7 +15,8 @@ use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::router::page;
 use crate::types::{
-    HostLoginNew, HostLoginView, OAuthNew, Page, Paging, Probe, Route, RouteNew, SmartHost, SmartHostNew, Source,
+    HostLoginNew, HostLoginView, OAuthNew, Page, Paging, Probe, Route, RouteNew, SmartHost, SmartHostNew,
+    Source,
 };
 
 /// What is put before the number of a route of the configuration file.

@@ -65,7 +65,9 @@ impl FromApi for rule::Rewrite {}
 /// What a rule says, from the body of a request.
 fn parsed<R: FromApi>(body: serde_json::Map<String, Value>) -> Result<R, Problem> {
     if body.contains_key("proxy_password_file") {
-        return Err(Problem::invalid("send the password itself, as `proxy_password`: files are for the configuration"));
+        return Err(Problem::invalid(
+            "send the password itself, as `proxy_password`: files are for the configuration",
+        ));
     }
     let rule: R = serde_json::from_value(Value::Object(body)).map_err(|e| Problem::invalid(e.to_string()))?;
     match rule.paths().into_iter().find(|path| !path.is_absolute()) {

@@ -49,7 +49,9 @@ async fn suspend<C: Control>(
     let invalid = |e: &dyn std::fmt::Display| Problem::invalid(e.to_string());
     let nothing = [&new.org, &new.stream, &new.domain, &new.site, &new.source].iter().all(|f| f.is_none());
     if nothing && !new.all {
-        return Err(Problem::invalid("without a filter this would stop all mail: give a filter, or say `all`"));
+        return Err(Problem::invalid(
+            "without a filter this would stop all mail: give a filter, or say `all`",
+        ));
     }
     let until = view::time("until", new.until.as_deref())?.map(mail::Timestamp);
     if until.is_some_and(|until| until <= now) {

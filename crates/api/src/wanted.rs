@@ -71,7 +71,15 @@ pub(crate) fn site_of<C: Control>(control: &C, destination: &Destination) -> Sit
 /// # Errors
 /// A part of the query that makes no sense, or that only a running relay can answer.
 pub(crate) fn wanted<C: Control>(control: &C, query: &QueueQuery) -> Result<Wanted, Problem> {
-    let texts = [&query.domain, &query.from, &query.to, &query.reason, &query.destination, &query.site, &query.source];
+    let texts = [
+        &query.domain,
+        &query.from,
+        &query.to,
+        &query.reason,
+        &query.destination,
+        &query.site,
+        &query.source,
+    ];
     for text in texts.into_iter().flatten() {
         if text.len() > TEXT_MAX || text.chars().any(char::is_control) {
             return Err(Problem::invalid("a filter is one line of 1000 octets at most"));
@@ -147,4 +155,3 @@ pub(crate) fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
     let index = index.parse().ok().filter(|_| digits).ok_or_else(bad)?;
     Ok(DeliveryId { message: message.parse::<MessageId>().map_err(|_| bad())?, index })
 }
-

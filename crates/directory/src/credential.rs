@@ -12,8 +12,8 @@ use crate::error::DirectoryError;
 use crate::load::list_text;
 use crate::model::{Credential, check_name, folded};
 use crate::org::find_org;
-use crate::secret::{Secret, Verifier, make_password};
 use crate::rule::{Named, user_of};
+use crate::secret::{Secret, Verifier, make_password};
 use crate::snapshot::Edit;
 use crate::writer::Draft;
 

@@ -52,7 +52,11 @@ pub(crate) fn snapshot(db: &Connection, path: &Path) -> Result<Snapshot, Directo
         &mut state,
         key,
     )?;
-    reader.rows("SELECT name, hosts, tls, username, password, more, secrets FROM smarthost", &mut state, smarthost)?;
+    reader.rows(
+        "SELECT name, hosts, tls, username, password, more, secrets FROM smarthost",
+        &mut state,
+        smarthost,
+    )?;
     state.routes = routes(db).map_err(|e| reader.damaged("route", &e))?.into();
     state.rules = Arc::new(rule::load(db).map_err(|e| reader.damaged("rule", &e))?);
     state.suppressions = suppression::load(db).map_err(|e| reader.damaged("suppression", &e))?;

@@ -87,7 +87,8 @@ impl Directory {
             org.trusted = change.trusted.unwrap_or(org.trusted);
             org.state = change.state.unwrap_or(org.state);
             if let Some(pool) = change.pool {
-                let known = pool.is_empty() || pool == DEFAULT_POOL || draft.state.rule::<Pool>(&pool).is_some();
+                let known =
+                    pool.is_empty() || pool == DEFAULT_POOL || draft.state.rule::<Pool>(&pool).is_some();
                 if !known {
                     return Err(DirectoryError::not_found("pool", &pool));
                 }

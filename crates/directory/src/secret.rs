@@ -55,7 +55,11 @@ impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
         let fits = !text.is_empty() && text.len() <= SECRET_MAX && !text.contains(['\r', '\n', '\0']);
-        if fits { Ok(Self::new(text)) } else { Err(serde::de::Error::custom("a secret is one line, and not empty")) }
+        if fits {
+            Ok(Self::new(text))
+        } else {
+            Err(serde::de::Error::custom("a secret is one line, and not empty"))
+        }
     }
 }
 

@@ -198,8 +198,13 @@ impl SmartHost {
         if !oauth.token_url.starts_with("https://") || oauth.client_id.is_empty() {
             return wrong("access tokens come from a token_url, which begins with https://, for a client_id");
         }
-        if oauth.client_secret.is_none() && oauth.refresh_token.is_none() && oauth.refresh_token_file.is_none() {
-            return wrong("without a refresh token the client credentials are used, and those need a client secret");
+        if oauth.client_secret.is_none()
+            && oauth.refresh_token.is_none()
+            && oauth.refresh_token_file.is_none()
+        {
+            return wrong(
+                "without a refresh token the client credentials are used, and those need a client secret",
+            );
         }
         Ok(())
     }

@@ -46,7 +46,9 @@ impl Snapshot {
     /// otherwise; so is a pool that is not there (any more).
     pub fn sources_of(&self, pool: &str) -> Vec<(SourceName, u32)> {
         match self.rule::<Pool>(pool) {
-            Some(entry) => entry.rule.sources.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect(),
+            Some(entry) => {
+                entry.rule.sources.iter().map(|(name, weight)| (name.as_str().into(), *weight)).collect()
+            }
             None => vec![(default_source(), 1)],
         }
     }

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 pub use delivery::{HostHealth, PathView, ProviderView, WarmupView};
 pub use directory::{
-    Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, HostLoginNew, HostLoginView, Key, KeyChange, KeyMade,
-    KeyNew, OAuthNew, Org, OrgChange, OrgNew, Probe, ProbeStep, Route, RouteNew, SmartHost, SmartHostNew, Source,
+    Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, HostLoginNew,
+    HostLoginView, Key, KeyChange, KeyMade, KeyNew, OAuthNew, Org, OrgChange, OrgNew, Probe, ProbeStep,
+    Route, RouteNew, SmartHost, SmartHostNew, Source,
 };
 pub use operate::{
     BackupAsk, BackupReport, DamagedMessage, Envelope, ExplainRequest, ExplainedRecipient, Explanation,

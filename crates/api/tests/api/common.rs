@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::types::{
-    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded, Status,
+    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
+    Status,
 };
 use api::{Actor, Control, Kind, Problem, Upload};
 use axum::Router;
@@ -15,8 +16,8 @@ use directory::Directory;
 use history::History;
 use http_body_util::BodyExt;
 use mail::{
-    Accepted, Address, Body as MailBody, Clock, DeliveryId, Destination, EnhancedStatus, Event, EventKind, Message,
-    MessageId, OrgId, Origin, Protocol, QueueKey, Recipient, Reply, Site, Stream,
+    Accepted, Address, Body as MailBody, Clock, DeliveryId, Destination, EnhancedStatus, Event, EventKind,
+    Message, MessageId, OrgId, Origin, Protocol, QueueKey, Recipient, Reply, Site, Stream,
 };
 use parking_lot::Mutex;
 use serde_json::Value;

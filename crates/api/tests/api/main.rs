@@ -6,4 +6,5 @@ mod accounts;
 mod common;
 mod hostile;
 mod queue;
+mod rules;
 mod serving;

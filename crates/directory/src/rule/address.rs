@@ -117,7 +117,8 @@ impl Rule for Rewrite {
             let what = format!("a pattern has 1 to {PATTERN_MAX} octets");
             return Err(Wrong::new("pattern", what, "such as '^(.+)@old\\.example$'"));
         }
-        let built = regex::RegexBuilder::new(&self.pattern).case_insensitive(true).size_limit(1 << 20).build();
+        let built =
+            regex::RegexBuilder::new(&self.pattern).case_insensitive(true).size_limit(1 << 20).build();
         if let Err(error) = built {
             let text = error.to_string();
             let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");

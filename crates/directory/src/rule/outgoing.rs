@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Day, Proxy, ProxyKind};
 use super::{Mention, Named, Rule, Wrong};
-use mail::Pattern;
 use crate::secret::Secret;
+use mail::Pattern;
 
 /// The largest weight in a pool.
 const WEIGHT_MAX: u32 = 10_000;
@@ -65,7 +65,11 @@ impl Rule for Source {
 
     fn check(&self) -> Result<(), Wrong> {
         if self.ehlo.as_ref().is_some_and(|name| domain_to_ascii(name).is_none()) {
-            return Err(Wrong::new("ehlo", "the name in EHLO is no host name", "a name such as \"mail.example.net\""));
+            return Err(Wrong::new(
+                "ehlo",
+                "the name in EHLO is no host name",
+                "a name such as \"mail.example.net\"",
+            ));
         }
         let socks = self.proxy.as_ref().is_some_and(|p| p.kind == ProxyKind::Socks5 && p.user.is_some());
         if (self.proxy_password.is_some() || self.proxy_password_file.is_some()) && !socks {

@@ -193,7 +193,10 @@ impl Directory {
             if let Some(what) = name_kind::<R>()
                 && let Some(user) = user_of(&draft.state, what, &id)
             {
-                return Err(DirectoryError::InUse(format!("{user} names the {} {id}: change it first", R::KIND)));
+                return Err(DirectoryError::InUse(format!(
+                    "{user} names the {} {id}: change it first",
+                    R::KIND
+                )));
             }
             draft.db.execute("DELETE FROM rule WHERE kind = $1 AND name = $2", params![R::KIND, id])?;
             draft.audit(&by, "remove", (R::KIND, &id), Some(&before.rule), None)?;

@@ -58,7 +58,8 @@ impl Suspension {
             ("site", self.site.clone()),
             ("source", self.source.clone()),
         ];
-        let said: Vec<String> = parts.into_iter().filter_map(|(what, v)| Some(format!("{what} {}", v?))).collect();
+        let said: Vec<String> =
+            parts.into_iter().filter_map(|(what, v)| Some(format!("{what} {}", v?))).collect();
         if said.is_empty() { "everything".into() } else { said.join(", ") }
     }
 }

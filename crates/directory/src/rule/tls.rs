@@ -86,7 +86,11 @@ impl Rule for TlsPolicy {
 
     fn check(&self) -> Result<(), Wrong> {
         if self.domains.is_empty() {
-            return Err(Wrong::new("domains", "a TLS policy without domains", "domains = [\"partner.example\"]"));
+            return Err(Wrong::new(
+                "domains",
+                "a TLS policy without domains",
+                "domains = [\"partner.example\"]",
+            ));
         }
         let some: Vec<Pattern> = self.domains.iter().filter(|p| **p != Pattern::Any).cloned().collect();
         domains_only("domains", &some)?;

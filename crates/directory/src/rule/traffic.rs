@@ -65,13 +65,18 @@ impl Rule for Shape {
         for (i, text) in self.sites.iter().enumerate() {
             Shape::site(text).map_err(|what| Wrong::new(format!("sites[{i}]"), what, ""))?;
         }
-        let numbers = [("connections", self.connections), ("messages_per_connection", self.messages_per_connection)];
+        let numbers =
+            [("connections", self.connections), ("messages_per_connection", self.messages_per_connection)];
         if let Some((key, _)) = numbers.iter().find(|(_, n)| *n == Some(0)) {
             let help = "to send nothing for a while: posthouse queue suspend";
             return Err(Wrong::new(*key, format!("`{key}` has to be at least 1"), help));
         }
         if numbers.iter().all(|(_, n)| n.is_none()) && self.rate.is_none() && self.connection_rate.is_none() {
-            return Err(Wrong::new("", "a shape that says nothing", "connections = 10, or rate = \"100/1m\""));
+            return Err(Wrong::new(
+                "",
+                "a shape that says nothing",
+                "connections = 10, or rate = \"100/1m\"",
+            ));
         }
         Ok(())
     }

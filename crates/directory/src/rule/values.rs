@@ -211,7 +211,10 @@ mod tests {
             assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
         let day: Day = "2026-11-24".parse().unwrap();
-        assert_eq!((day.to_string(), day.begins().to_string()), ("2026-11-24".into(), "2026-11-24T00:00:00.000Z".into()));
+        assert_eq!(
+            (day.to_string(), day.begins().to_string()),
+            ("2026-11-24".into(), "2026-11-24T00:00:00.000Z".into())
+        );
         for bad in ["", "2026-13-01", "2026-11-24T00:00:00Z", "24.11.2026"] {
             assert!(bad.parse::<Day>().is_err(), "{bad}");
         }
@@ -225,7 +228,13 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
         assert_eq!("proxy://[::1]:4000".parse::<Proxy>().unwrap().to_string(), "proxy://[::1]:4000");
-        for bad in ["", "http://127.0.0.1:80", "socks5://host:1080", "socks5://127.0.0.1", "proxy://me@127.0.0.1:4000"] {
+        for bad in [
+            "",
+            "http://127.0.0.1:80",
+            "socks5://host:1080",
+            "socks5://127.0.0.1",
+            "proxy://me@127.0.0.1:4000",
+        ] {
             assert!(bad.parse::<Proxy>().is_err(), "{bad}");
         }
     }

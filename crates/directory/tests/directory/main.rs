@@ -1,11 +1,15 @@
 //! The directory as its users see it: a file on disk, changes by many at once, logins.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod rules;
+mod stops;
+
 use std::sync::Arc;
 
 use directory::{
     AuditQuery, Authentication, CredentialChange, Directory, DirectoryError, NewCredential, NewKey, NewRoute,
-    OrgChange, OrgState, Password, RouteTarget, Scope, Secret, SmartHost, SmartHostTls, Source, SmartHostMore,
+    OrgChange, OrgState, Password, RouteTarget, Scope, Secret, SmartHost, SmartHostMore, SmartHostTls,
+    Source,
 };
 use mail::{Address, Clock, Destination, OrgId};
 
@@ -20,7 +24,14 @@ fn open(dir: &tempfile::TempDir) -> Directory {
 }
 
 fn credential(login: &str, org: &str, password: Password) -> NewCredential {
-    NewCredential { login: login.into(), org: org.into(), password, from_domains: vec![], networks: vec![], stream: mail::Stream::Transactional }
+    NewCredential {
+        login: login.into(),
+        org: org.into(),
+        password,
+        from_domains: vec![],
+        networks: vec![],
+        stream: mail::Stream::Transactional,
+    }
 }
 
 fn chosen(password: &str, scram: bool) -> Password {
