@@ -348,9 +348,14 @@ fn traffic_is_the_providers_and_else_the_default() {
     let providers = Providers::builtin();
     let yahoo = providers.traffic(&site("yahoo"));
     assert_eq!((yahoo.connections, yahoo.messages_per_connection), (Some(10), Some(20)));
-    assert_eq!(providers.traffic(&site("")).connections, Some(20));
-    assert_eq!(providers.traffic(&"mx:example.com".parse().unwrap()).connections, Some(20));
-    assert_eq!(providers.traffic(&site("nobody")).connections, Some(20));
+    // Of others nothing is said: the configuration's keys count.
+    for other in [site(""), site("nobody"), "mx:example.com".parse().unwrap()] {
+        assert_eq!(providers.traffic(&other), Traffic::default());
+        let slow = providers.with("[default]\nconnections = 3").unwrap();
+        assert_eq!(slow.traffic(&other).connections, Some(3));
+    }
+    let slow = providers.with("[default]\nconnections = 3").unwrap();
+    assert_eq!(slow.traffic(&site("yahoo")).connections, Some(10));
     // Hosts that the operator named are the operator's business.
     assert_eq!(providers.traffic(&"smarthost:up".parse().unwrap()), Traffic::default());
 }
@@ -446,7 +451,7 @@ fn an_operators_file_is_laid_over() {
     assert_eq!((gmail.connections, gmail.messages_per_connection), (Some(3), Some(50)));
     assert_eq!(gmail.rate.unwrap().period, Duration::from_secs(60));
     let partner = merged.traffic(&site("partner"));
-    assert_eq!((partner.connections, partner.messages_per_connection), (Some(7), Some(100)));
+    assert_eq!((partner.connections, partner.messages_per_connection), (Some(7), None));
     assert_eq!(
         merged.provider_of(&["a.mail.partner.example", "MX.partner.example."]).as_deref(),
         Some("partner")
