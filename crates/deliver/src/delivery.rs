@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mail::{Attempt, Disposition, HostPort, Mono, Outcome, RecipientOutcome, Remote, Site};
+use mail::{Attempt, Destination, Disposition, HostPort, Mono, Outcome, RecipientOutcome, Remote, Site};
 use smtp::client::Lost;
 use store::PendingRecipient;
 
@@ -10,7 +10,7 @@ use crate::failover;
 use crate::link::{Job, Link};
 use crate::open::Connection;
 use crate::settings::Settings;
-use crate::smarthost::{self, LoginSource};
+use crate::smarthost::{self, LoginSource, SmartHost};
 use crate::target::Wanted;
 use crate::transact::settle;
 use crate::way::Way;
@@ -23,8 +23,9 @@ pub(crate) struct Delivery<'a> {
     login: Option<&'a LoginSource>,
     started: Mono,
     way: Way,
-    /// Hosts that have answered the message.
+    /// How many hosts have answered the message, and the last of them.
     heard: u32,
+    heard_last: Option<HostPort>,
     /// What a host said to recipients that another one is asked for now, and which host that was.
     turned_away: Vec<RecipientOutcome>,
     turned_away_by: Option<Remote>,
@@ -46,6 +47,7 @@ impl<'a> Delivery<'a> {
             started,
             way: Way::new(started),
             heard: 0,
+            heard_last: None,
             turned_away: Vec::new(),
             turned_away_by: None,
         }
@@ -165,8 +167,21 @@ impl<'a> Delivery<'a> {
 
     /// Whether what kept us from a connection keeps every message from the site.
     fn is_so_for_the_site(&self) -> bool {
-        let is_alone = matches!(self.link.path.1, Site::Alone(_)) && !self.wanted().flags().require_tls;
-        is_alone || self.way.says_all_of_the_site()
+        let is_alone = matches!(self.link.path.1, Site::Alone(_));
+        // Another message may ask for less, or come with another login.
+        let is_of_this_message = self.wanted().flags().require_tls || self.has_login_of_its_own();
+        is_alone && !is_of_this_message || self.way.says_all_of_the_site()
+    }
+
+    fn smarthost(&self) -> Option<&'a Arc<SmartHost>> {
+        match &self.job.waiting.queue.destination {
+            Destination::SmartHost(name) => self.settings.smarthosts.get(name),
+            _ => None,
+        }
+    }
+
+    fn has_login_of_its_own(&self) -> bool {
+        self.smarthost().is_some_and(|smarthost| !smarthost.logins.is_empty())
     }
 
     /// Whether another host is to be asked after this one.
@@ -176,12 +191,12 @@ impl<'a> Delivery<'a> {
         outcomes: &[RecipientOutcome],
         lost: Option<&Lost>,
     ) -> bool {
-        self.heard += 1;
         let Some(host) = &connection.host else { return false };
-        let smarthost = match &self.job.waiting.queue.destination {
-            mail::Destination::SmartHost(name) => self.settings.smarthosts.get(name),
-            _ => None,
-        };
+        if self.heard_last.as_ref() != Some(host) {
+            self.heard += 1;
+            self.heard_last = Some(host.clone());
+        }
+        let smarthost = self.smarthost();
         if let Some(smarthost) = smarthost
             && let Some(trouble) = outcomes.iter().find(|r| smarthost::is_trouble_of_the_host(&r.outcome))
         {
@@ -231,7 +246,7 @@ impl<'a> Delivery<'a> {
             hosts.ended_after(host, session.transactions());
         }
         if let (Some(Lost::TimedOut(_)), Some(address)) = (lost, connection.remote.address)
-            && !session.content_is_out()
+            && (!session.content_is_out() || session.replies() == 0)
         {
             // The next message need not wait for it, too.
             hosts.failed(&self.link.path.0, address, now, self.settings.probe_interval);

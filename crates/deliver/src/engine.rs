@@ -9,6 +9,7 @@ use mail::{Clock, Destination, Site, SourceName};
 use crate::hosts::Hosts;
 use crate::link::Link;
 use crate::locate::{self, Located};
+use crate::reuse::Known;
 use crate::settings::Settings;
 use crate::smarthost::{SmartHostHealth, SmartHosts};
 
@@ -27,6 +28,7 @@ pub struct Engine {
     clock: Clock,
     smarthosts: SmartHosts,
     hosts: Hosts,
+    known: Known,
 }
 
 impl Engine {
@@ -34,7 +36,13 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Arc<Self> {
         let smarthosts = SmartHosts::new(config.clock.clone());
         let settings = ArcSwap::from_pointee(config.settings);
-        Arc::new(Self { settings, clock: config.clock, smarthosts, hosts: Hosts::default() })
+        Arc::new(Self {
+            settings,
+            clock: config.clock,
+            smarthosts,
+            hosts: Hosts::default(),
+            known: Known::default(),
+        })
     }
 
     /// Takes new settings. Attempts under way end as they began; connections opened under the old settings are not
@@ -42,6 +50,7 @@ impl Engine {
     pub fn configure(&self, settings: Settings) {
         self.smarthosts.follow(&settings);
         self.settings.store(Arc::new(settings));
+        self.known.forget_all();
     }
 
     /// The settings in force.
@@ -72,6 +81,11 @@ impl Engine {
     /// What is remembered of hosts.
     pub(crate) fn hosts(&self) -> &Hosts {
         &self.hosts
+    }
+
+    /// What was found out about hosts and the domains they serve.
+    pub(crate) fn known(&self) -> &Known {
+        &self.known
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -130,7 +130,7 @@ impl ConnectError {
         match self {
             Self::Net(error) => !matches!(error, NetError::PrivateTarget(_) | NetError::Bug(_)),
             Self::Socket { .. } | Self::Lost(_) | Self::Family(_) => true,
-            Self::Open(_) => true,
+            Self::Open(_) => !self.is_about_the_login(),
             _ => false,
         }
     }

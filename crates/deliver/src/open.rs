@@ -36,7 +36,7 @@ pub(crate) struct Connection {
     /// The settings it was opened under.
     pub(crate) settings: Arc<Settings>,
     /// How it must be protected, for the destination that it serves.
-    pub(crate) requirement: Requirement,
+    pub(crate) requirement: Arc<Requirement>,
     /// Who we are there.
     pub(crate) login: Option<LoginSource>,
     /// What the host has shown of its limits.
@@ -55,7 +55,7 @@ pub(crate) struct Connection {
 pub(crate) struct Try<'a> {
     pub(crate) host: &'a HostPort,
     pub(crate) addresses: &'a [SocketAddr],
-    pub(crate) requirement: &'a Requirement,
+    pub(crate) requirement: &'a Arc<Requirement>,
     pub(crate) target: &'a Target,
     pub(crate) login: Option<Arc<Login>>,
     pub(crate) source: &'a SourceAddress,
@@ -233,7 +233,7 @@ pub(crate) async fn open_socket(
         .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
         .map_err(failed)?;
     let remote = Remote { name: path.to_owned(), address: None };
-    let requirement = target.requirement(path, wanted).await;
+    let requirement = Arc::new(target.requirement(path, wanted).await);
     let source = SourceAddress::any(wanted.source.clone());
     let host = HostPort { host: path.into(), port: 0 };
     let attempt =
@@ -342,7 +342,7 @@ impl Peer<'_> {
 
     async fn handshake(&self, stream: Stream) -> Result<Stream, ConnectError> {
         let Settings { tls, timeouts, .. } = &**self.wanted.settings;
-        let Requirement { tls_name, trust, identity, .. } = self.attempt.requirement;
+        let Requirement { tls_name, trust, identity, .. } = &**self.attempt.requirement;
         tls.connect_as(stream, tls_name, trust, identity.as_ref(), timeouts.handshake)
             .await
             .map_err(|source| ConnectError::Handshake { host: self.remote.name.clone(), source })

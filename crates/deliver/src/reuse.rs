@@ -1,17 +1,72 @@
 //! Whether a connection that is open may take a message, which may be for another domain of the site.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Destination, Mono};
+use mail::{Destination, HostPort, Mono};
+use moka::sync::Cache;
 
 use crate::open::Connection;
-use crate::security::{self, Flags, Negotiated, Observed};
+use crate::security::{Flags, Negotiated, Requirement};
 use crate::target::{Target, Wanted};
 
 /// What was found out about a destination is believed for this long on a connection that serves it.
 const BELIEVED: Duration = Duration::from_secs(60);
 /// A connection that waited for no longer than this was busy: a peer that ends it then has had enough of it.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How many of the latest answers are kept; about a kilobyte each.
+const ANSWERS: u64 = 4096;
+
+/// Whether a host serves a destination, and how a connection to it must be protected then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Question {
+    destination: Destination,
+    host: HostPort,
+    require_tls: bool,
+    tls_optional: bool,
+    /// Under which settings, told apart by where they are.
+    settings: usize,
+}
+
+impl Question {
+    fn new(wanted: &Wanted<'_>, host: &HostPort) -> Self {
+        let Flags { require_tls, tls_optional } = wanted.flags();
+        let settings = Arc::as_ptr(wanted.settings).addr();
+        Self {
+            destination: wanted.destination.clone(),
+            host: host.clone(),
+            require_tls,
+            tls_optional,
+            settings,
+        }
+    }
+}
+
+/// The latest answers, so that a connection which serves a thousand domains in turn does not ask for each message. It
+/// belongs to the engine; new settings empty it.
+#[derive(Debug)]
+pub(crate) struct Known(Cache<Question, Arc<Requirement>>);
+
+impl Default for Known {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(ANSWERS).time_to_live(BELIEVED).build())
+    }
+}
+
+impl Known {
+    fn get(&self, question: &Question) -> Option<Arc<Requirement>> {
+        self.0.get(question)
+    }
+
+    fn put(&self, question: Question, answer: Arc<Requirement>) {
+        self.0.insert(question, answer);
+    }
+
+    pub(crate) fn forget_all(&self) {
+        self.0.invalidate_all();
+    }
+}
 
 /// What a connection was found to be good for.
 #[derive(Clone, Debug)]
@@ -67,44 +122,53 @@ impl Connection {
     }
 
     async fn check(&mut self, wanted: &Wanted<'_>) -> Result<(), String> {
-        let target = match Target::of(wanted.destination, wanted.settings).await {
-            Ok(target) => target,
-            // The DNS has no answer just now; the one that the connection was made by will do.
-            Err(error) if self.is_known(wanted) => {
-                let is_temporary = error.outcome(false).disposition == mail::Disposition::Deferred;
-                return if is_temporary { Ok(()) } else { Err(error.to_string()) };
-            }
-            Err(error) => return Err(error.to_string()),
+        let is_by_mx = matches!(wanted.destination, Destination::Mx(_));
+        let key = self.host.as_ref().filter(|_| is_by_mx).map(|host| Question::new(wanted, host));
+        let known = key.as_ref().and_then(|key| wanted.engine.known().get(key));
+        let requirement = match known {
+            Some(known) => known,
+            None => match self.find_out(wanted).await? {
+                Some(found) => {
+                    let found = Arc::new(found);
+                    if let Some(key) = key {
+                        wanted.engine.known().put(key, found.clone());
+                    }
+                    found
+                }
+                None => return Ok(()),
+            },
         };
-        let serves = match (&target, &self.host) {
-            (Target::Exchangers { .. }, Some(host)) => target.has_exchanger(host),
-            (Target::SmartHost(_) | Target::Server { .. } | Target::Socket(_), _) => {
-                self.served.destination == *wanted.destination
-            }
-            (Target::Exchangers { .. }, None) => false,
-        };
-        if !serves {
-            return Err(format!("{} is no host of {}", self.remote.name, wanted.destination));
-        }
-        let requirement = target.requirement(&self.remote.name, wanted).await;
         let (stream, tls) = (self.wire.stream(), &wanted.settings.tls);
         let requiretls = self.session.capabilities().require_tls;
         if !requirement.satisfied_by(&Negotiated { stream, tls, requiretls }) {
             return Err(format!("it is not protected as it must be ({})", requirement.why.level));
         }
-        if self.served.destination != *wanted.destination {
-            // Another domain's policy is kept to: that is a session under that one, too.
-            let observed = if stream.is_tls() { Observed::Protected(stream) } else { Observed::NoStarttls };
-            let session = security::Session {
-                sending_ip: stream.local_addr().ok().map(|at| at.ip()),
-                host: &self.remote.name,
-                helo: None,
-                receiving_ip: self.remote.address.map(|at| at.ip()),
-            };
-            requirement.observed(observed, &session, tls, &wanted.settings.tls_rules);
-        }
         self.requirement = requirement;
         Ok(())
+    }
+
+    /// How the connection must be protected for the destination; none where the DNS has no answer just now and the one
+    /// that the connection was made by will do.
+    async fn find_out(&self, wanted: &Wanted<'_>) -> Result<Option<Requirement>, String> {
+        let target = match Target::of(wanted.destination, wanted.settings).await {
+            Ok(target) => target,
+            Err(error) if self.is_known(wanted) => {
+                let is_temporary = error.outcome(false).disposition == mail::Disposition::Deferred;
+                return if is_temporary { Ok(None) } else { Err(error.to_string()) };
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        let serves = match (&target, &self.host) {
+            (Target::Exchangers { .. }, Some(host)) => target.has_exchanger(host),
+            (Target::Exchangers { .. }, None) => false,
+            (Target::SmartHost(_) | Target::Server { .. } | Target::Socket(_), _) => {
+                self.served.destination == *wanted.destination
+            }
+        };
+        if !serves {
+            return Err(format!("{} is no host of {}", self.remote.name, wanted.destination));
+        }
+        Ok(Some(target.requirement(&self.remote.name, wanted).await))
     }
 
     /// Whether it serves this very destination already.

@@ -75,10 +75,10 @@ impl Way {
             self.target = Target::of(wanted.destination, wanted.settings).await.ok();
         }
         let Some(target) = &self.target else { return false };
-        self.left_out.push(host.clone());
         if heard >= target.hear_max() || !target.has_other_than(host) {
             return false;
         }
+        self.left_out.push(host.clone());
         match &mut self.candidates {
             Some(candidates) => {
                 candidates.leave(host);
@@ -197,7 +197,7 @@ impl Way {
         let Some(candidates) = self.candidates.as_mut() else {
             return Err(ConnectError::Configuration("no address".into()));
         };
-        let requirement = target.requirement(&host.host, wanted).await;
+        let requirement = Arc::new(target.requirement(&host.host, wanted).await);
         if let Some(outcome) = &requirement.barred {
             observe(&requirement, Observed::Barred, host, wanted);
             addresses.iter().for_each(|address| candidates.skip(*address));
