@@ -44,6 +44,16 @@ static DIRECTORY: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
         }
         let off = directory::CredentialChange { enabled: Some(false), ..Default::default() };
         directory.set_credential("off", off, &by).await.unwrap();
+        for address in ["left@elsewhere.example", "left@local.example"] {
+            let it = directory::NewSuppression {
+                org: "default".into(),
+                address: Address::parse(address).unwrap(),
+                class: mail::BounceClass::Recipient,
+                reason: "no such user".into(),
+                source: directory::SuppressedBy::Bounce,
+            };
+            directory.suppress(it, &by).await.unwrap();
+        }
         let change = OrgChange { state: Some(OrgState::Suspended), ..OrgChange::default() };
         directory.set_org("gone", change, &by).await.unwrap();
         let state = directory.snapshot();
@@ -168,6 +178,12 @@ fn who_may_reach_whom() {
         (OUTSIDE, Submission, "off", "a@local.example", "530 5.7.0"),
         (OUTSIDE, Submission, "suspended", "a@local.example", "550 5.7.1"),
         ("10.4.0.1", Smtp, "", "a@elsewhere.example", "451 4.3.5"),
+        // Suppressed for one organisation, in any case; not for another, and not for strangers.
+        (OFFICE, Smtp, "", "Left@elsewhere.example", "550 5.1.1"),
+        (OUTSIDE, Submission, "any", "left@elsewhere.example", "550 5.1.1"),
+        (OFFICE, Smtp, "", "left@local.example", "550 5.1.1"),
+        (OUTSIDE, Submission, "acme", "left@elsewhere.example", "250"),
+        (OUTSIDE, Smtp, "", "left@local.example", "250"),
         // Routes inside the address, for strangers and friends, here and elsewhere.
         (OUTSIDE, Smtp, "", "user%elsewhere.example@local.example", "553 5.1.3"),
         (OUTSIDE, Smtp, "", "elsewhere.example!user@local.example", "553 5.1.3"),
