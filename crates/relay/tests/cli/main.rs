@@ -7,5 +7,6 @@ mod check;
 mod common;
 mod config;
 mod operate;
+mod outgoing;
 mod quickstart;
 mod sendmail;
