@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mail::{Clock, Timestamp};
 use nix::sched::{CloneFlags, unshare};
-use posthouse_tests::fill::Fill;
+use posthouse_tests::fill::{Fill, To};
 use posthouse_tests::neighbours::dns::Dns;
 use posthouse_tests::neighbours::namespace::own_network;
 use posthouse_tests::process;
@@ -70,8 +70,9 @@ impl Place {
             Surroundings::Bad => place.bad = Some([slow(), busy()]),
             Surroundings::Queued(n) => {
                 eprintln!("  filling the queue…");
-                let due = Timestamp(Clock::system().now().0 + 24 * 3_600_000);
-                let fill = Fill { messages: n / scale, size: QUEUED_SIZE, domains: 10, due };
+                // Not within the hour, nor so late that the relay would think the clock had been set.
+                let due = Timestamp(Clock::system().now().0 + 6 * 3_600_000);
+                let fill = Fill { messages: n / scale, size: QUEUED_SIZE, to: To::Domains(10), due };
                 fill.run(&place.data());
             }
         }

@@ -28,6 +28,8 @@ mod quickstart;
 mod reload;
 mod reports;
 mod resources;
+mod scale_memory;
+mod scale_tarpit;
 mod second_process;
 mod service;
 mod sites;

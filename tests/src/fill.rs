@@ -1,34 +1,64 @@
 //! A queue filled through the store's own API, while no relay runs: a million messages in a minute.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mail::{
-    Address, Body, Clock, Destination, Message, MessageId, OrgId, Origin, Protocol, QueueKey, Recipient,
-    Stream, Timestamp,
+    Address, Body, Clock, Destination, HostPort, Message, MessageId, OrgId, Origin, Protocol, QueueKey,
+    Recipient, Stream, Timestamp,
 };
 use store::{Admission, Config, NewDelivery, NewState, Store};
 
 /// Admissions handed in at a time: enough for large groups, few enough for memory.
 const WRITERS: u64 = 500;
 
-/// What is put into a queue: messages with one recipient each, over some domains in turn.
-#[derive(Clone, Copy, Debug)]
+/// What is put into a queue: messages with one recipient each, over some destinations in turn.
+#[derive(Clone, Debug)]
 pub struct Fill {
     /// How many messages.
     pub messages: u64,
     /// Octets of content of each.
     pub size: usize,
-    /// Over how many recipient domains, `d0.fill.example` and so on.
-    pub domains: u64,
+    /// Where they go.
+    pub to: To,
     /// When the first of them is due; each one after it a millisecond later.
     pub due: Timestamp,
 }
 
+/// Destinations.
+#[derive(Clone, Debug)]
+pub enum To {
+    /// The mail exchangers of so many domains: `d0.fill.example` and so on.
+    Domains(u64),
+    /// These hosts, as routes name them.
+    Hosts(Vec<SocketAddr>),
+}
+
+impl To {
+    /// The domain and the destination of the `n`th message.
+    pub fn of(&self, n: u64) -> (String, Destination) {
+        let many = match self {
+            Self::Domains(many) => *many,
+            Self::Hosts(hosts) => hosts.len() as u64,
+        };
+        let n = n % many;
+        let domain = format!("d{n}.fill.example");
+        let destination = match self {
+            Self::Domains(_) => Destination::Mx(domain.as_str().into()),
+            Self::Hosts(hosts) => {
+                let at = hosts[usize::try_from(n).unwrap()];
+                Destination::Smtp(HostPort { host: at.ip().to_string().into(), port: at.port() })
+            }
+        };
+        (domain, destination)
+    }
+}
+
 impl Fill {
     /// Fills the store in a data directory, which is made if it is not there, and closes it.
-    pub fn run(self, dir: &Path) {
+    pub fn run(&self, dir: &Path) {
         runtime().block_on(async {
             let (store, _) = Store::open(config(dir), Clock::system()).unwrap();
             self.into(&store).await;
@@ -37,21 +67,21 @@ impl Fill {
     }
 
     /// Fills an open store.
-    pub async fn into(self, store: &Store) {
+    pub async fn into(&self, store: &Store) {
         let next = Arc::new(AtomicU64::new(0));
         let content: Arc<[u8]> = content(self.size).into();
         let tasks: Vec<_> = (0..WRITERS.min(self.messages))
             .map(|_| {
                 let (store, next, content) = (store.clone(), next.clone(), content.clone());
+                let fill = self.clone();
                 tokio::spawn(async move {
                     loop {
                         let n = next.fetch_add(1, Ordering::Relaxed);
-                        if n >= self.messages {
+                        if n >= fill.messages {
                             return;
                         }
-                        let domain = format!("d{}.fill.example", n % self.domains);
-                        let due = Timestamp(self.due.0 + n.cast_signed());
-                        let one = admission(&store, &content, &domain, NewState::Waiting { due }).await;
+                        let state = NewState::Waiting { due: Timestamp(fill.due.0 + n.cast_signed()) };
+                        let one = admission(&store, &content, fill.to.of(n), state).await;
                         store.admit(one).await.unwrap();
                     }
                 })
@@ -75,18 +105,19 @@ pub fn config(dir: &Path) -> Config {
     config
 }
 
-/// One message to one recipient at `domain`, as the relay would admit it; without events, as no history takes them over.
-pub async fn admission(store: &Store, content: &[u8], domain: &str, state: NewState) -> Admission {
+/// One message to one recipient, as the relay would admit it; without events, as no history takes them over.
+pub async fn admission(
+    store: &Store,
+    content: &[u8],
+    (domain, destination): (String, Destination),
+    state: NewState,
+) -> Admission {
     let id = store.ids().next();
     let mut sink = store.sink(id);
     sink.write(content).await.unwrap();
     let content = sink.finish().await.unwrap();
     let recipient = Recipient::new(format!("someone@{domain}").parse().unwrap());
-    let queue = QueueKey {
-        org: OrgId::DEFAULT,
-        stream: Stream::Transactional,
-        destination: Destination::Mx(domain.into()),
-    };
+    let queue = QueueKey { org: OrgId::DEFAULT, stream: Stream::Transactional, destination };
     Admission {
         message: message(id, content.len()),
         content,

@@ -150,7 +150,7 @@ fn open(dir: &Path) -> (Store, f64) {
 /// Messages in memory, as many as a busy relay has when it is killed.
 async fn leave_active(store: &Store) {
     for _ in 0..1000 {
-        let one = fill::admission(store, b"x\r\n", "active.example", NewState::Active).await;
+        let one = fill::admission(store, b"x\r\n", to("active.example"), NewState::Active).await;
         store.admit(one).await.unwrap();
     }
 }
@@ -170,7 +170,7 @@ async fn work(store: &Store) -> (f64, f64) {
             let (store, next, content) = (store.clone(), next.clone(), content.clone());
             tokio::spawn(async move {
                 while next.fetch_add(1, Ordering::Relaxed) < WORK {
-                    let one = fill::admission(&store, &content, "busy.example", NewState::Active).await;
+                    let one = fill::admission(&store, &content, to("busy.example"), NewState::Active).await;
                     let Admitted::New(waiting) = store.admit(one).await.unwrap() else {
                         panic!("a duplicate")
                     };
@@ -195,6 +195,10 @@ fn done(delivery: DeliveryId) -> Settlement {
         reports: Vec::new(),
         events: Vec::new(),
     }
+}
+
+fn to(domain: &str) -> (String, Destination) {
+    (domain.to_owned(), Destination::Mx(domain.into()))
 }
 
 fn queue(domain: &str) -> QueueKey {

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use mail::{Clock, Timestamp};
-use posthouse_tests::fill::Fill;
+use posthouse_tests::fill::{Fill, To};
 
 const HELP: &str = "cargo xtask growth [OPTIONS]
 
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         let fill = Fill {
             messages: step - filled,
             size: options.size,
-            domains: options.domains,
+            to: To::Domains(options.domains),
             due: Timestamp(due.0 + filled.cast_signed()),
         };
         fill.run(&dir);
