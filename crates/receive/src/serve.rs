@@ -42,7 +42,9 @@ pub async fn serve<B: Backend>(
         }
         match backend.connections().enter(policy.limits.connections) {
             Ok(counted) => {
-                sessions.spawn(connection::run(shared.clone(), stream, peer.address, counted));
+                // In a box of its own: a task's cell is aligned to cache lines, which for something of this size takes
+                // the allocator's slow way, and the session would be copied from place to place on the way into it.
+                sessions.spawn(Box::pin(connection::run(shared.clone(), stream, peer.address, counted)));
             }
             Err(_) => turn_away(&shared, &stream, peer.address),
         }
