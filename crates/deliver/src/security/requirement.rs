@@ -80,6 +80,11 @@ pub(crate) enum Lacking<'a> {
 }
 
 impl Requirement {
+    /// With this certificate to show.
+    pub(crate) fn showing(self, identity: Option<ClientIdentity>) -> Self {
+        Self { identity, ..self }
+    }
+
     /// Whether this host may get the message at all.
     pub(crate) fn allowed(&self) -> bool {
         self.barred.is_none()
