@@ -158,7 +158,10 @@ impl Target {
                 return security::requirement(&asked, &wanted.settings.resolver, &wanted.settings.tls_rules)
                     .await;
             }
-            Self::SmartHost(smarthost) => (smarthost.tls, wanted.flags()),
+            Self::SmartHost(smarthost) => {
+                let identity = smarthost.identity.clone();
+                return security::named(host, smarthost.tls, wanted.flags()).showing(identity);
+            }
             Self::Server { tls, lmtp: false, .. } => (*tls, wanted.flags()),
             Self::Server { tls, lmtp: true, .. } => (*tls, Flags::default()),
             Self::Socket(_) => (SmartHostTls::None, Flags::default()),

@@ -28,6 +28,7 @@ mod token;
 use std::sync::Arc;
 
 use mail::{Address, Disposition, HostPort, Outcome, Pattern};
+use net::ClientIdentity;
 use smtp::client::Login;
 use store::PendingRecipient;
 
@@ -52,6 +53,8 @@ pub struct SmartHost {
     pub logins: Vec<LoginRule>,
     /// Who we are there for everybody else.
     pub login: Option<LoginSource>,
+    /// The certificate that we show where we are asked for one.
+    pub identity: Option<ClientIdentity>,
 }
 
 /// One host of a smart host.
@@ -162,7 +165,7 @@ impl SmartHost {
         let in_the_clear = tls == SmartHostTls::None;
         let login = login.map(|(username, password)| LoginSource::password(username, password, in_the_clear));
         let hosts = hosts.into_iter().map(WeightedHost::from).collect();
-        Self { name: name.into(), hosts, order: Order::Ordered, tls, logins: Vec::new(), login }
+        Self { name: name.into(), hosts, order: Order::Ordered, tls, logins: Vec::new(), login, identity: None }
     }
 
     /// Who we are for mail from this sender (none is the null sender) to this recipient.

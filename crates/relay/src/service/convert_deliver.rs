@@ -60,7 +60,14 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
         HostOrder::Weighted => Order::Weighted,
         HostOrder::Sticky => Order::Sticky,
     };
-    Ok(SmartHost { name: Arc::clone(&host.name), hosts, order, tls: host.tls, logins: logins.collect(), login })
+    let identity = match (&more.client_certificate, &more.client_key) {
+        (Some(certificate), Some(key)) => {
+            Some(net::ClientIdentity::load(certificate, key).map_err(|error| error.to_string())?)
+        }
+        _ => None,
+    };
+    let (name, tls, logins) = (Arc::clone(&host.name), host.tls, logins.collect());
+    Ok(SmartHost { name, hosts, order, tls, logins, login, identity })
 }
 
 /// The outgoing addresses by name.
