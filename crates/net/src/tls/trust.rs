@@ -166,6 +166,14 @@ impl ClientIdentity {
     }
 }
 
+impl PartialEq for ClientIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ClientIdentity {}
+
 impl fmt::Debug for ClientIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ClientIdentity").field(&self.0.pair.facts().names).finish()
