@@ -1,6 +1,7 @@
 //! Black-box scenarios, one a file.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod access_tokens;
 mod acme;
 mod aliases;
 mod auth;

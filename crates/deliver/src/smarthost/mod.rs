@@ -165,7 +165,15 @@ impl SmartHost {
         let in_the_clear = tls == SmartHostTls::None;
         let login = login.map(|(username, password)| LoginSource::password(username, password, in_the_clear));
         let hosts = hosts.into_iter().map(WeightedHost::from).collect();
-        Self { name: name.into(), hosts, order: Order::Ordered, tls, logins: Vec::new(), login, identity: None }
+        Self {
+            name: name.into(),
+            hosts,
+            order: Order::Ordered,
+            tls,
+            logins: Vec::new(),
+            login,
+            identity: None,
+        }
     }
 
     /// Who we are for mail from this sender (none is the null sender) to this recipient.

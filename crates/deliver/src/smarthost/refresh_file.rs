@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use smtp::sasl::Password;
@@ -50,10 +50,14 @@ pub(super) async fn replace(path: &Path, token: &Password) -> io::Result<()> {
 }
 
 fn write_beside(path: &Path, fresh: &Path, token: &Password) -> io::Result<()> {
-    let permissions = fs::metadata(path)?.permissions();
+    let old = fs::metadata(path)?;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(fresh)?;
     // As it was, but never open to everybody.
-    file.set_permissions(fs::Permissions::from_mode(permissions.mode() & 0o770))?;
+    file.set_permissions(fs::Permissions::from_mode(old.permissions().mode() & 0o770))?;
+    // `check` may be run by root, and the relay still has to read it. Others cannot give a file away, and need not.
+    if let Err(error) = fchown(&file, Some(old.uid()), Some(old.gid())) {
+        tracing::debug!(%error, path = %path.display(), "the file has a new owner");
+    }
     file.write_all(token.0.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use mail::{EnhancedStatus, ManualClock, Recipient, Timestamp};
@@ -278,6 +278,12 @@ async fn a_refresh_token_is_replaced_as_a_whole() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "a link keeps leading there");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640, "never open to everybody");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside it");
+    if nix::unistd::getuid().is_root() {
+        std::os::unix::fs::chown(&file, Some(65534), Some(65534)).unwrap();
+        refresh_file::replace(&file, &Password("third".into())).await.unwrap();
+        let (uid, gid) = (fs::metadata(&file).unwrap().uid(), fs::metadata(&file).unwrap().gid());
+        assert_eq!((uid, gid), (65534, 65534), "whoever could read it still can");
+    }
     fs::write(&file, "\n").unwrap();
     assert!(refresh_file::read(&file).await.unwrap_err().to_string().contains("no refresh token"));
     assert!(refresh_file::replace(&dir.path().join("none"), &Password("x".into())).await.is_err());
