@@ -1,6 +1,6 @@
 //! From a host to a session: connect, TLS, and the opening of the dialogue.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,7 +150,8 @@ async fn open_by(
 ) -> Result<Connection, ConnectError> {
     let (mut stream, address) = dial(attempt, addresses, wanted, record, tried).await?;
     let remote = Remote { name: attempt.host.host.to_string(), address: Some(address) };
-    let peer = Peer { remote, policy, attempt, wanted };
+    let local = stream.local_addr().ok().map(|at| at.ip());
+    let peer = Peer { remote, local, policy, attempt, wanted };
     let opened = async {
         if attempt.target.is_implicit_tls() {
             stream = peer.handshake(stream).await?;
@@ -238,7 +239,7 @@ pub(crate) async fn open_socket(
     let host = HostPort { host: path.into(), port: 0 };
     let attempt =
         Try { host: &host, addresses: &[], requirement: &requirement, target, login: None, source: &source };
-    let peer = Peer { remote, policy: TlsPolicy::Never, attempt: &attempt, wanted };
+    let peer = Peer { remote, local: None, policy: TlsPolicy::Never, attempt: &attempt, wanted };
     let mut opened = peer.converse(Stream::Unix(stream), record).await;
     if let Ok(connection) = &mut opened {
         connection.host = None;
@@ -250,6 +251,8 @@ pub(crate) async fn open_socket(
 /// Whom we speak to, and how.
 struct Peer<'a> {
     remote: Remote,
+    /// The address that we came from.
+    local: Option<IpAddr>,
     policy: TlsPolicy,
     attempt: &'a Try<'a>,
     wanted: &'a Wanted<'a>,
@@ -360,9 +363,8 @@ impl Peer<'_> {
             Err(ConnectError::Handshake { source, .. }) => Observed::Failed(source),
             Err(_) => return,
         };
-        let local = opened.as_ref().ok().and_then(|c| c.wire.stream().local_addr().ok());
         let session = security::Session {
-            sending_ip: local.map(|at| at.ip()),
+            sending_ip: self.local,
             host: &self.remote.name,
             helo: None,
             receiving_ip: self.remote.address.map(|at| at.ip()),

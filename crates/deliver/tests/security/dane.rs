@@ -107,6 +107,8 @@ async fn the_trace_says_why_and_reports_say_what() {
         let failure = &bad.details[0].failure;
         assert_eq!(failure.result, result, "{domain}");
         assert_eq!(failure.receiving_mx.as_deref(), Some(format!("mx.{domain}").as_str()));
+        let loopback = (result == ResultType::TlsaInvalid).then(|| "127.0.0.1".parse().unwrap());
+        assert_eq!((failure.sending_ip, failure.receiving_ip), (loopback, loopback), "{domain}");
     }
     world.deliver("none.test").await;
     let none = world.result();
