@@ -16,6 +16,7 @@
 //! 5. [`SmartHosts::worked`] and [`SmartHosts::failed`] say how it went with a host.
 //! 6. [`next_host_may_take_it`] says whether a reply allows another host to be tried with the same message.
 
+mod ask;
 mod health;
 mod oauth;
 mod order;

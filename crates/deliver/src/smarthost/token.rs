@@ -5,30 +5,19 @@ use std::time::Duration;
 
 use mail::{Clock, Mono, Timestamp};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use smtp::client::Login;
 use smtp::sasl::Password;
+use tokio::sync::OwnedMutexGuard;
 
+use super::LoginSource;
+use super::ask::{self, Question};
 use super::health::TokenHealth;
-use super::oauth::{Grant, OAuth, RefreshToken};
-use super::{LoginSource, refresh_file};
-use crate::https::{self, What};
+use super::oauth::OAuth;
 use crate::settings::Settings;
 
-/// How long a token is taken to be good where the server does not say.
-const LIFE_UNSAID: Duration = Duration::from_secs(300);
-/// A token is renewed this long before it expires, or a fifth of its life before, whichever is less.
-const MARGIN_MAX: Duration = Duration::from_secs(300);
 /// After a refusal by the mail server a token is renewed at most once in this time: a mailbox that may not send at all
 /// would else cost two tokens a message.
 const RENEW_MIN: Duration = Duration::from_secs(60);
-/// Pause after a question that brought no token; twice as long after each further one.
-const PAUSE_FIRST: Duration = Duration::from_secs(10);
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// How much of an error description is repeated.
-const WORDS_MAX: usize = 300;
-
 /// Why there is no access token, named by whose doing it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -92,39 +81,39 @@ pub(super) struct TokenCache {
 
 /// The token of one login.
 #[derive(Debug)]
-struct Slot {
-    oauth: Arc<OAuth>,
-    current: Mutex<Current>,
+pub(super) struct Slot {
+    pub(super) oauth: Arc<OAuth>,
+    pub(super) current: Mutex<Current>,
     /// Held while a question is out.
-    asking: tokio::sync::Mutex<Asking>,
+    asking: Arc<tokio::sync::Mutex<Asking>>,
 }
 
 /// What everybody may look at.
 #[derive(Debug, Default)]
-struct Current {
-    token: Option<Token>,
-    error: Option<TokenError>,
-    not_kept: Option<String>,
+pub(super) struct Current {
+    pub(super) token: Option<Token>,
+    pub(super) error: Option<TokenError>,
+    pub(super) not_kept: Option<String>,
 }
 
 /// What whoever asks needs to know.
 #[derive(Debug, Default)]
-struct Asking {
-    failures: u32,
-    not_before: Option<Mono>,
+pub(super) struct Asking {
+    pub(super) failures: u32,
+    pub(super) not_before: Option<Mono>,
     /// The refresh token that was shown last.
-    shown: Option<Password>,
+    pub(super) shown: Option<Password>,
     /// The new refresh token where it could not be written in place of this one.
-    rotated: Option<(Password, Password)>,
+    pub(super) rotated: Option<(Password, Password)>,
     renewed: Option<Mono>,
 }
 
 #[derive(Clone, Debug)]
-struct Token {
-    login: Arc<Login>,
-    renew_at: Mono,
-    expires_at: Mono,
-    expires: Timestamp,
+pub(super) struct Token {
+    pub(super) login: Arc<Login>,
+    pub(super) renew_at: Mono,
+    pub(super) expires_at: Mono,
+    pub(super) expires: Timestamp,
 }
 
 impl TokenCache {
@@ -137,11 +126,7 @@ impl TokenCache {
         if let Some(slot) = slots.iter().find(|s| Arc::ptr_eq(&s.oauth, oauth) || s.oauth == *oauth) {
             return slot.clone();
         }
-        let slot = Arc::new(Slot {
-            oauth: oauth.clone(),
-            current: Mutex::default(),
-            asking: tokio::sync::Mutex::default(),
-        });
+        let slot = Arc::new(Slot { oauth: oauth.clone(), current: Mutex::default(), asking: Arc::default() });
         slots.push(slot.clone());
         slot
     }
@@ -163,16 +148,16 @@ impl TokenCache {
         match at_hand {
             Some(token) if now < token.renew_at => Ok(token.login),
             // It is still good: nobody waits, one of us asks for the next one.
-            Some(token) if now < token.expires_at => match slot.asking.try_lock() {
-                Ok(mut asking) => Ok(self.ask(&slot, &mut asking, settings).await.unwrap_or(token.login)),
+            Some(token) if now < token.expires_at => match slot.asking.clone().try_lock_owned() {
+                Ok(asking) => Ok(self.ask(slot, asking, settings).await.unwrap_or(token.login)),
                 Err(_) => Ok(token.login),
             },
             _ => {
-                let mut asking = slot.asking.lock().await;
+                let asking = slot.asking.clone().lock_owned().await;
                 let meanwhile = slot.current.lock().token.clone();
                 match meanwhile.filter(|token| self.clock.mono() < token.renew_at) {
                     Some(token) => Ok(token.login),
-                    None => self.ask(&slot, &mut asking, settings).await,
+                    None => self.ask(slot, asking, settings).await,
                 }
             }
         }
@@ -186,7 +171,7 @@ impl TokenCache {
         settings: &Settings,
     ) -> Result<Option<Arc<Login>>, TokenError> {
         let slot = self.slot(oauth);
-        let mut asking = slot.asking.lock().await;
+        let mut asking = slot.asking.clone().lock_owned().await;
         let at_hand = slot.current.lock().token.clone();
         if let Some(token) = at_hand.filter(|t| t.login.secret != refused.secret) {
             return Ok(Some(token.login));
@@ -197,143 +182,34 @@ impl TokenCache {
         }
         asking.renewed = Some(now);
         slot.current.lock().token = None;
-        self.ask(&slot, &mut asking, settings).await.map(Some)
+        self.ask(slot, asking, settings).await.map(Some)
     }
 
-    /// Asks the token server, unless it was asked in vain a moment ago.
+    /// Asks the token server, unless it was asked in vain a moment ago. Whoever waits may go away: the question is seen
+    /// through to its end all the same, as the answer may hold the only refresh token that is still good.
     async fn ask(
         &self,
-        slot: &Slot,
-        asking: &mut Asking,
+        slot: Arc<Slot>,
+        asking: OwnedMutexGuard<Asking>,
         settings: &Settings,
     ) -> Result<Arc<Login>, TokenError> {
-        let refresh = self.refresh_token(slot, asking).await;
-        let now = self.clock.mono();
+        let refresh = ask::refresh_token(&slot, &asking).await;
         let is_other = refresh.as_ref().is_ok_and(|token| *token != asking.shown);
         let last = slot.current.lock().error.clone();
         if let Some(error) = last
-            && asking.not_before.is_some_and(|until| now < until)
+            && asking.not_before.is_some_and(|until| self.clock.mono() < until)
             && !is_other
         {
             return Err(error);
         }
-        let asked = match refresh {
-            Ok(refresh) => self.exchange(slot, asking, refresh, settings).await,
-            Err(error) => Err(error),
-        };
-        let result = if asked.is_ok() { "ok" } else { "failed" };
-        metrics::counter!("posthouse_oauth_refreshes_total", "result" => result).increment(1);
-        match &asked {
-            Ok(token) => {
-                tracing::debug!(username = %slot.oauth.username, until = %token.expires, "got an access token");
-                (asking.failures, asking.not_before) = (0, None);
-                let mut current = slot.current.lock();
-                (current.token, current.error) = (Some(token.clone()), None);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "there is no access token");
-                let pause = PAUSE_FIRST.saturating_mul(1 << asking.failures.min(10)).min(PAUSE_MAX);
-                asking.failures = asking.failures.saturating_add(1);
-                asking.not_before = Some(self.clock.mono().plus(pause));
-                slot.current.lock().error = Some(error.clone());
-            }
-        }
-        asked.map(|token| token.login)
-    }
-
-    /// The refresh token to show; none with client credentials.
-    async fn refresh_token(&self, slot: &Slot, asking: &Asking) -> Result<Option<Password>, TokenError> {
-        let written = match &slot.oauth.grant {
-            Grant::ClientCredentials => return Ok(None),
-            Grant::RefreshToken(RefreshToken::Text(token)) => token.clone(),
-            Grant::RefreshToken(RefreshToken::File(path)) => {
-                refresh_file::read(path).await.map_err(|error| TokenError::File {
-                    username: slot.oauth.username.clone(),
-                    path: path.display().to_string(),
-                    reason: error.to_string(),
-                })?
-            }
-        };
-        // A new one that could not be written counts for as long as nobody has written another.
-        Ok(Some(match &asking.rotated {
-            Some((old, new)) if *old == written => new.clone(),
-            _ => written,
-        }))
-    }
-
-    async fn exchange(
-        &self,
-        slot: &Slot,
-        asking: &mut Asking,
-        refresh: Option<Password>,
-        settings: &Settings,
-    ) -> Result<Token, TokenError> {
-        let oauth = &slot.oauth;
-        let (username, url) = (oauth.username.clone(), oauth.token_url.to_string());
-        asking.shown.clone_from(&refresh);
-        let asked_at = self.clock.mono();
-        let what = What {
-            kind: "application/x-www-form-urlencoded",
-            body: oauth.form(refresh.as_ref()).into(),
-            named: true,
-        };
-        let posted = https::post(settings, &oauth.token_url, what).await;
-        let (status, body) = posted.map_err(|reason| TokenError::Unreachable {
-            username: username.clone(),
-            url: url.clone(),
+        let bug = |reason: String| TokenError::Answer {
+            username: slot.oauth.username.clone(),
+            url: slot.oauth.token_url.to_string(),
             reason,
-        })?;
-        let answer = understand(status, &body).map_err(|wrong| match wrong {
-            Wrong::Refused { code, text } => {
-                let hint = hint(&code, oauth);
-                TokenError::Refused { username: username.clone(), url: url.clone(), reason: text, hint }
-            }
-            Wrong::Answer(reason) => {
-                TokenError::Answer { username: username.clone(), url: url.clone(), reason }
-            }
-        })?;
-        if let (Some(old), Some(new)) = (refresh, answer.refresh_token)
-            && old.0 != new
-        {
-            self.keep_rotated(slot, asking, old, Password(new)).await;
-        }
-        let secret = Password(answer.access_token);
-        let login = Arc::new(Login { username, secret, is_token: true, in_the_clear: false });
-        let margin = (answer.life / 5).min(MARGIN_MAX);
-        Ok(Token {
-            login,
-            renew_at: asked_at.plus(answer.life - margin),
-            expires_at: asked_at.plus(answer.life),
-            expires: self.clock.now().plus(answer.life),
-        })
-    }
-
-    /// The provider has handed out a new refresh token; the old one may be worth nothing from now on.
-    async fn keep_rotated(&self, slot: &Slot, asking: &mut Asking, old: Password, new: Password) {
-        let username = &slot.oauth.username;
-        // What stands in the file or the configuration, also when it was followed by others.
-        let written = asking.rotated.take().map_or(old, |(written, _)| written);
-        let not_kept = match &slot.oauth.grant {
-            Grant::RefreshToken(RefreshToken::File(path)) => match refresh_file::replace(path, &new).await {
-                Ok(()) => None,
-                Err(error) => {
-                    Some(format!("cannot write the new refresh token to {}: {error}", path.display()))
-                }
-            },
-            _ => Some(
-                "the provider hands out new refresh tokens: put it in a file (refresh_token_file)".into(),
-            ),
         };
-        match &not_kept {
-            None => {
-                tracing::info!(%username, "the provider has handed out a new refresh token; it is in its file")
-            }
-            Some(why) => {
-                tracing::error!(%username, "{why}; until a restart it is known here, afterwards it is lost");
-                asking.rotated = Some((written, new));
-            }
-        }
-        slot.current.lock().not_kept = not_kept;
+        let question = Question { clock: self.clock.clone(), slot: slot.clone(), settings: settings.clone() };
+        let asked = tokio::spawn(question.see_through(asking, refresh)).await;
+        asked.unwrap_or_else(|error| Err(bug(error.to_string())))
     }
 
     pub(super) fn health<'a>(&self, logins: impl Iterator<Item = &'a LoginSource>) -> Vec<TokenHealth> {
@@ -357,80 +233,4 @@ impl TokenCache {
         }
         all
     }
-}
-
-/// What a token server answers (RFC 6749 sections 5.1 and 5.2).
-#[derive(Deserialize)]
-struct Wire {
-    access_token: Option<String>,
-    token_type: Option<String>,
-    expires_in: Option<serde_json::Value>,
-    refresh_token: Option<String>,
-    error: Option<String>,
-    error_description: Option<String>,
-}
-
-struct Answer {
-    access_token: String,
-    life: Duration,
-    refresh_token: Option<String>,
-}
-
-enum Wrong {
-    Refused { code: String, text: String },
-    Answer(String),
-}
-
-fn understand(status: u16, body: &[u8]) -> Result<Answer, Wrong> {
-    let wire: Wire = serde_json::from_slice(body)
-        .map_err(|_| Wrong::Answer(format!("HTTP status {status}, and no JSON object in the answer")))?;
-    if let Some(code) = wire.error {
-        let mut text = words(&code);
-        if let Some(description) = wire.error_description {
-            text = format!("{text}: {}", words(&description));
-        }
-        return Err(if status >= 500 {
-            Wrong::Answer(format!("HTTP status {status}, {text}"))
-        } else {
-            Wrong::Refused { code, text }
-        });
-    }
-    let access_token = wire.access_token.filter(|_| status == 200);
-    let access_token = access_token
-        .ok_or_else(|| Wrong::Answer(format!("HTTP status {status}, and no access token in the answer")))?;
-    if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Wrong::Answer("the access token has characters that no token has".into()));
-    }
-    if wire.token_type.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err(Wrong::Answer("the access token is no bearer token".into()));
-    }
-    // A number, and with some servers a number in quotes.
-    let seconds = wire.expires_in.and_then(|value| match value {
-        serde_json::Value::String(text) => text.parse().ok(),
-        other => other.as_u64(),
-    });
-    let life = seconds.map_or(LIFE_UNSAID, Duration::from_secs);
-    Ok(Answer { access_token, life, refresh_token: wire.refresh_token.filter(|t| !t.is_empty()) })
-}
-
-/// A foreign text for logs and replies: one line, not too long.
-fn words(text: &str) -> String {
-    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    clean.take(WORDS_MAX).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// What to do about an error code of RFC 6749 section 5.2.
-fn hint(code: &str, oauth: &OAuth) -> String {
-    let advice = match (code, &oauth.grant) {
-        ("invalid_grant", Grant::RefreshToken(_)) => {
-            "the refresh token has expired or was withdrawn: sign in again and store the new one"
-        }
-        ("invalid_client", _) => "the client id or the client secret is wrong, or the secret has expired",
-        ("unauthorized_client", Grant::ClientCredentials) => {
-            "the application may not use client credentials: an administrator has to allow it"
-        }
-        ("invalid_scope", _) => "the scope is not one that this provider gives to this application",
-        _ => return String::new(),
-    };
-    format!(" ({advice})")
 }

@@ -10,7 +10,7 @@ use mail::{Destination, HostPort};
 use smtp::sasl::Password;
 
 use crate::peer::{Behaviour, Peer};
-use crate::support::{Rig, attempt, host_port, outcomes, text};
+use crate::support::{Rig, attempt, host_port, outcomes, text, until};
 use crate::tls::Certificates;
 use crate::token_server::TokenServer;
 
@@ -140,6 +140,24 @@ async fn one_question_at_a_time() {
     while let Some(outcome) = all.join_next().await {
         assert_eq!(outcome.unwrap(), "+250");
     }
+    assert_eq!(place.server.asked(), 1);
+}
+
+/// The answer may hold the only refresh token that is still good: it is waited for by whoever asked, and by nobody.
+#[tokio::test]
+async fn an_attempt_that_is_cut_off_loses_no_refresh_token() {
+    let place = Place::new("XOAUTH2").await;
+    place.server.with(|state| (state.slow, state.rotates) = (Duration::from_millis(500), true));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("refresh");
+    fs::write(&file, "refresh-0").unwrap();
+    let rig = place.rig(place.oauth(Some(RefreshToken::File(file.clone()))), vec![host_port(place.peer.at)]);
+    let mut link = rig.link(&up());
+    let job = rig.letter(&["a@example.net"]).await;
+    let cut_off = tokio::time::timeout(Duration::from_millis(200), link.attempt(&job)).await;
+    assert!(cut_off.is_err());
+    until("the new one is in the file", || fs::read_to_string(&file).unwrap() == "refresh-1\n").await;
+    assert_eq!(outcomes(&send(&rig).await), "+250");
     assert_eq!(place.server.asked(), 1);
 }
 
