@@ -210,7 +210,8 @@ pub(super) fn secrets(config: &Config, found: &mut Findings) {
         (host.password.is_some() && host.password_file.is_none())
             || host.login.iter().any(|login| login.password.is_some() && login.password_file.is_none())
             || host.oauth.as_ref().is_some_and(|oauth| {
-                oauth.refresh_token.is_some() || (oauth.client_secret.is_some() && oauth.client_secret_file.is_none())
+                oauth.refresh_token.is_some()
+                    || (oauth.client_secret.is_some() && oauth.client_secret_file.is_none())
             })
     };
     let inline = config.smarthost.values().any(of_host)

@@ -89,10 +89,13 @@ fn policies(snapshot: &Snapshot, found: &mut Findings) {
         let rule = &entry.rule;
         let roots = rule.ca_file.as_deref().map(|path| net::Roots::load(path).map(|_| path));
         let pair = rule.client_certificate.as_deref().zip(rule.client_key.as_deref());
-        let identity = pair.map(|(certificate, key)| net::ClientIdentity::load(certificate, key).map(|_| certificate));
+        let identity =
+            pair.map(|(certificate, key)| net::ClientIdentity::load(certificate, key).map(|_| certificate));
         for result in roots.into_iter().chain(identity) {
             match result {
-                Ok(path) => found.ok("tls", format!("TLS policy {}: {} can be used", entry.id, path.display())),
+                Ok(path) => {
+                    found.ok("tls", format!("TLS policy {}: {} can be used", entry.id, path.display()))
+                }
                 Err(error) => {
                     let help = "correct the file, or the policy: without it nothing is sent to these domains";
                     found.fail("tls", format!("TLS policy {}: {error}", entry.id), help);
@@ -127,11 +130,18 @@ fn data_files(config: &Config, found: &mut Findings) {
 }
 
 /// What can only be looked at over the network.
-pub(super) async fn remote(config: &Config, snapshot: &Snapshot, resolver: &Resolver, reach: &str, found: &mut Findings) {
+pub(super) async fn remote(
+    config: &Config,
+    snapshot: &Snapshot,
+    resolver: &Resolver,
+    reach: &str,
+    found: &mut Findings,
+) {
     for entry in snapshot.rules::<Source>() {
         let rule = &entry.rule;
         let name = rule.ehlo.as_deref().unwrap_or(&config.hostname);
-        let ours: Vec<IpAddr> = rule.ipv4.map(IpAddr::V4).into_iter().chain(rule.ipv6.map(IpAddr::V6)).collect();
+        let ours: Vec<IpAddr> =
+            rule.ipv4.map(IpAddr::V4).into_iter().chain(rule.ipv6.map(IpAddr::V6)).collect();
         for ip in ours.iter().filter(|ip| net::is_public(**ip)) {
             reverse(name, resolver, *ip, "source", found).await;
         }
@@ -163,7 +173,8 @@ async fn dane(config: &Config, resolver: &Resolver, reach: &str, found: &mut Fin
     let help = "run a resolver that validates on this machine (unbound, knot-resolver) and name it in dns.servers, or \
                 dns.dnssec = \"validate\"";
     if !resolver.authenticates() {
-        let text = "DANE is asked for, but the DNS answers of these resolvers are not taken for authenticated";
+        let text =
+            "DANE is asked for, but the DNS answers of these resolvers are not taken for authenticated";
         return found.warn("dane", text, help);
     }
     // The root is signed: a resolver that validates says so of whatever is signed below it.
@@ -175,7 +186,11 @@ async fn dane(config: &Config, resolver: &Resolver, reach: &str, found: &mut Fin
             return found.ok("dane", format!("signed answers are recognised ({domain})"));
         }
     }
-    found.warn("dane", "no answer about a signed domain was authenticated: the resolver does not validate", help);
+    found.warn(
+        "dane",
+        "no answer about a signed domain was authenticated: the resolver does not validate",
+        help,
+    );
 }
 
 /// Whether policy servers can be reached: they are asked over HTTPS.

@@ -240,7 +240,10 @@ fn is_silent(error: &ResolveError) -> bool {
     matches!(error, ResolveError::Temporary { .. })
 }
 
-pub(super) async fn timed<T>(name: &str, ask: impl Future<Output = Result<T, ResolveError>>) -> Result<T, ResolveError> {
+pub(super) async fn timed<T>(
+    name: &str,
+    ask: impl Future<Output = Result<T, ResolveError>>,
+) -> Result<T, ResolveError> {
     match tokio::time::timeout(PATIENCE, ask).await {
         Ok(answer) => answer,
         Err(_) => Err(ResolveError::Temporary { name: name.into(), reason: "no answer in time".into() }),

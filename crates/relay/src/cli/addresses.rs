@@ -72,7 +72,9 @@ pub(super) fn alias(context: &Context, command: AliasCommand) -> Result<(), CliE
                 (vec![client.call(Method::POST, "/api/aliases", Some(&body)).await?], true)
             }
             AliasCommand::List => (all(&client, "/api/aliases", None).await?, false),
-            AliasCommand::Show(which) => (vec![find(&client, &which.from, which.org.as_deref()).await?], true),
+            AliasCommand::Show(which) => {
+                (vec![find(&client, &which.from, which.org.as_deref()).await?], true)
+            }
             AliasCommand::Set(args) => {
                 let found = find(&client, &args.from, args.org.as_deref()).await?;
                 let body = Value::Object(object(args.body()?));
@@ -104,9 +106,9 @@ async fn find(client: &Client, from: &str, org: Option<&str>) -> Result<Entry<ru
     match (found.pop(), found.is_empty()) {
         (None, _) => Err(CliError::Failed(format!("there is no alias {from:?}"))),
         (Some(one), true) => Ok(one),
-        (Some(_), false) => {
-            Err(CliError::Usage(format!("several organisations have an alias {from:?}: say which with --org")))
-        }
+        (Some(_), false) => Err(CliError::Usage(format!(
+            "several organisations have an alias {from:?}: say which with --org"
+        ))),
     }
 }
 

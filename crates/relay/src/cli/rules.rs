@@ -259,8 +259,9 @@ impl RuleArgs for PoolArgs {
         let mut sources = Map::new();
         for text in self.sources {
             let (name, weight) = text.split_once('=').unwrap_or((&text, "1"));
-            let weight: u32 =
-                weight.parse().map_err(|_| CliError::Usage(format!("{weight:?} is no weight: a number such as 3")))?;
+            let weight: u32 = weight
+                .parse()
+                .map_err(|_| CliError::Usage(format!("{weight:?} is no weight: a number such as 3")))?;
             if sources.insert(name.to_owned(), weight.into()).is_some() {
                 return Err(CliError::Usage(format!("the source {name} is given twice")));
             }
@@ -269,7 +270,8 @@ impl RuleArgs for PoolArgs {
     }
 
     fn cells(rule: &rule::Pool) -> Vec<String> {
-        let sources: Vec<String> = rule.sources.iter().map(|(name, weight)| format!("{name}={weight}")).collect();
+        let sources: Vec<String> =
+            rule.sources.iter().map(|(name, weight)| format!("{name}={weight}")).collect();
         vec![sources.join(" ")]
     }
 }
@@ -445,7 +447,9 @@ impl RuleArgs for TlsPolicyArgs {
     }
 
     fn cells(rule: &rule::TlsPolicy) -> Vec<String> {
-        let path = |p: &Option<std::path::PathBuf>| p.as_ref().map_or_else(|| "-".into(), |p| p.display().to_string());
+        let path = |p: &Option<std::path::PathBuf>| {
+            p.as_ref().map_or_else(|| "-".into(), |p| p.display().to_string())
+        };
         vec![
             texts(&rule.domains).join(" "),
             rule.level.as_str().to_owned(),

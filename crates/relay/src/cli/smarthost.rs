@@ -49,7 +49,13 @@ pub(super) struct SmartHostArgs {
     #[arg(long, value_name = "FILE", requires = "oauth_token_url")]
     oauth_refresh_token_file: Option<String>,
     /// What the token is to be good for.
-    #[arg(long, value_name = "SCOPE", requires = "oauth_token_url", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        requires = "oauth_token_url",
+        default_value = "",
+        hide_default_value = true
+    )]
     oauth_scope: String,
     /// A certificate to show to the hosts, PEM; an absolute path.
     #[arg(long, value_name = "FILE", requires = "client_key")]
@@ -210,7 +216,8 @@ fn show_hosts(json: bool, all: Vec<SmartHost>, one: bool) {
     let head = ["NAME", "HOSTS", "ORDER", "TLS", "USERNAME", "LOGIN BY", "LOGINS", "SOURCE"];
     show(json, all, one, &head, |h| {
         let weights = h.weights.iter().map(|w| format!("={w}")).chain(std::iter::repeat(String::new()));
-        let hosts: Vec<String> = h.hosts.iter().zip(weights).map(|(host, weight)| format!("{host}{weight}")).collect();
+        let hosts: Vec<String> =
+            h.hosts.iter().zip(weights).map(|(host, weight)| format!("{host}{weight}")).collect();
         let by = match (&h.token_url, h.has_password) {
             (Some(_), _) => "token",
             (None, true) => "password",
@@ -241,7 +248,8 @@ fn show_health(host: &SmartHost) {
     }
     for it in &host.health {
         let word = if it.ok { "ok" } else { "rests" };
-        let failures = if it.failures > 0 { format!(", {} failures in a row", it.failures) } else { String::new() };
+        let failures =
+            if it.failures > 0 { format!(", {} failures in a row", it.failures) } else { String::new() };
         let until = it.until.as_ref().map_or(String::new(), |until| format!(", tried again at {until}"));
         let why = it.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
         say(&format!("{}: {word}{failures}{until}{why}", it.host));

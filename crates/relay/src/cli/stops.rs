@@ -94,8 +94,16 @@ pub(super) async fn suspend(client: &Client, json: bool, args: SuspendArgs) -> R
         return Err(CliError::Usage("which mail? Give a filter, or --all to stop everything".into()));
     }
     let Which { org, stream, domain, site, source } = args.which;
-    let new =
-        SuspensionNew { org, stream, domain, site, source, until: args.until, reason: args.why, all: args.all };
+    let new = SuspensionNew {
+        org,
+        stream,
+        domain,
+        site,
+        source,
+        until: args.until,
+        reason: args.why,
+        all: args.all,
+    };
     let made: Entry<Suspension> = client.call(Method::POST, "/api/suspensions", Some(&new)).await?;
     show_suspensions(json, vec![made], true);
     if !json {
@@ -116,11 +124,15 @@ pub(super) async fn resume(client: &Client, json: bool, args: ResumeArgs) -> Res
     };
     let unknown = args.ids.iter().find(|id| !every.iter().any(|entry| *entry.id == ***id));
     if let Some(id) = unknown {
-        return Err(CliError::Failed(format!("there is no suspension {id:?}: see `posthouse queue suspensions`")));
+        return Err(CliError::Failed(format!(
+            "there is no suspension {id:?}: see `posthouse queue suspensions`"
+        )));
     }
     let meant: Vec<Entry<Suspension>> = every.into_iter().filter(is_meant).collect();
     if meant.is_empty() && !args.all {
-        return Err(CliError::Failed("nothing is suspended by this very filter: see `posthouse queue suspensions`".into()));
+        return Err(CliError::Failed(
+            "nothing is suspended by this very filter: see `posthouse queue suspensions`".into(),
+        ));
     }
     for entry in &meant {
         remove(client, "suspensions", &entry.id).await?;
@@ -171,7 +183,8 @@ pub(super) async fn sites(client: &Client, json: bool, args: SitesArgs) -> Resul
         args.text.as_ref().is_none_or(|text| path.site.contains(text.as_str()))
             && args.source.as_ref().is_none_or(|source| path.source == *source)
     });
-    let head = ["SITE", "SOURCE", "CONNECTIONS", "WINDOW", "WAITING", "RATE", "HEALTH", "UNTIL", "WARM-UP", "WHY"];
+    let head =
+        ["SITE", "SOURCE", "CONNECTIONS", "WINDOW", "WAITING", "RATE", "HEALTH", "UNTIL", "WARM-UP", "WHY"];
     show(json, paths, false, &head, |path| {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         let warmup = path.warmup.as_ref().map(|w| format!("day {}: {} of {}", w.day, w.sent, w.limit));
@@ -211,7 +224,8 @@ pub(super) fn provider(context: &Context, command: ProviderCommand) -> Result<()
             ProviderCommand::List => show_providers(json, providers, false),
             ProviderCommand::Show { name } => {
                 let found = providers.into_iter().find(|p| p.name == name);
-                let found = found.ok_or_else(|| CliError::Failed(format!("there is no provider {name:?}")))?;
+                let found =
+                    found.ok_or_else(|| CliError::Failed(format!("there is no provider {name:?}")))?;
                 let sources = found.sources.clone();
                 show_providers(json, vec![found], true);
                 if !json && !sources.is_empty() {
@@ -271,14 +285,7 @@ pub(super) fn audit(context: &Context, command: AuditCommand) -> Result<(), CliE
         let mut entries: Vec<AuditEntry> = Vec::new();
         let more = client.pages("/api/audit", &query, limit, |part| entries.extend(part)).await?;
         show(json, entries, false, &["AT", "BY", "ACTION", "WHAT", "NAME", "DETAIL"], |e| {
-            vec![
-                e.at.clone(),
-                e.by.clone(),
-                e.action.clone(),
-                e.what.clone(),
-                e.name.clone(),
-                detail(e),
-            ]
+            vec![e.at.clone(), e.by.clone(), e.action.clone(), e.what.clone(), e.name.clone(), detail(e)]
         });
         if more {
             output::note(&format!("there are more than {limit}; see all with --limit 0"));
@@ -303,6 +310,7 @@ fn detail(entry: &AuditEntry) -> String {
     let mut changed: Vec<&String> = keys.filter(|key| before.get(*key) != after.get(*key)).collect();
     changed.sort_unstable();
     changed.dedup();
-    let words = changed.iter().map(|key| format!("{key}: {} → {}", text(before.get(*key)), text(after.get(*key))));
+    let words =
+        changed.iter().map(|key| format!("{key}: {} → {}", text(before.get(*key)), text(after.get(*key))));
     words.collect::<Vec<_>>().join(", ")
 }

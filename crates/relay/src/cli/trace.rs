@@ -165,7 +165,10 @@ fn show_step(step: &TraceStep, brief: bool) {
             Some(o) => {
                 let code = o.code.map_or(String::new(), |c| format!("{c} "));
                 let class = o.class.as_ref().map_or(String::new(), |c| format!(" ({c})"));
-                say(&format!("      {} {}{class}: {code}{} {}", who.address, o.disposition, o.status, o.text));
+                say(&format!(
+                    "      {} {}{class}: {code}{} {}",
+                    who.address, o.disposition, o.status, o.text
+                ));
             }
             None => say(&format!("      {}", who.address)),
         }

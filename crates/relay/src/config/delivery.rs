@@ -200,7 +200,11 @@ impl<'de> Deserialize<'de> for Automatic {
                 Ok(if value { Automatic::Always } else { Automatic::Never })
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Automatic, E> {
-                if text == "bulk" { Ok(Automatic::Bulk) } else { Err(E::custom("it is true, false or \"bulk\"")) }
+                if text == "bulk" {
+                    Ok(Automatic::Bulk)
+                } else {
+                    Err(E::custom("it is true, false or \"bulk\""))
+                }
             }
         }
         d.deserialize_any(V)

@@ -121,14 +121,19 @@ impl Validate<'_> {
             let says = source.ipv4.is_some() || source.ipv6.is_some() || source.proxy.is_some();
             if says && let Some(other) = addresses.insert(pair, name) {
                 let message = format!("source `{name}` has the addresses of source `{other}`");
-                self.wrong(&format!("source.{name}"), message, "peers see one sender; give each its own address");
+                self.wrong(
+                    &format!("source.{name}"),
+                    message,
+                    "peers see one sender; give each its own address",
+                );
             }
         }
     }
 
     fn forward(&mut self) {
         let forward = &self.config.forward;
-        for (key, domain) in [("srs_domain", &forward.srs_domain), ("bounce_domain", &forward.bounce_domain)] {
+        for (key, domain) in [("srs_domain", &forward.srs_domain), ("bounce_domain", &forward.bounce_domain)]
+        {
             if !domain.is_empty() && domain_to_ascii(domain).is_none() {
                 self.wrong(&format!("forward.{key}"), format!("{domain:?} is no domain"), "");
             }

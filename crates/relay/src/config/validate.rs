@@ -226,11 +226,16 @@ impl Validate<'_> {
             self.wrong(at, "both a password and `oauth`", "keep one of them");
         }
         if !oauth.token_url.starts_with("https://") {
-            self.wrong(&format!("{at}.oauth.token_url"), "the token endpoint has to be an https:// address", "");
+            self.wrong(
+                &format!("{at}.oauth.token_url"),
+                "the token endpoint has to be an https:// address",
+                "",
+            );
         }
         let refresh = oauth.refresh_token.is_some() || oauth.refresh_token_file.is_some();
         if !refresh && oauth.client_secret.is_none() && oauth.client_secret_file.is_none() {
-            let message = "without a refresh token the client credentials are used, and those need a client secret";
+            let message =
+                "without a refresh token the client credentials are used, and those need a client secret";
             self.wrong(&format!("{at}.oauth"), message, "give `refresh_token_file` or `client_secret_file`");
         }
     }

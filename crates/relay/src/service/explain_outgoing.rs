@@ -42,7 +42,11 @@ impl Relay {
         let choice = mail.snapshot.pool(mail.org, mail.stream, destination);
         let because = match &choice.rule {
             Some(rule) => format!("egress rule {}", rule.id),
-            None if mail.snapshot.org(mail.org).is_some_and(|org| org.pool.as_ref() == Some(&choice.pool)) => {
+            None if mail
+                .snapshot
+                .org(mail.org)
+                .is_some_and(|org| org.pool.as_ref() == Some(&choice.pool)) =>
+            {
                 "the organisation's own".into()
             }
             None => "no egress rule matches".into(),
@@ -84,7 +88,9 @@ impl Relay {
         let mut found = Vec::new();
         for entry in mail.snapshot.rules::<Ceiling>() {
             let whom = match entry.rule.of() {
-                Some(CeilingOf::Org(name)) if name.eq_ignore_ascii_case(&org) => format!("organisation {name}"),
+                Some(CeilingOf::Org(name)) if name.eq_ignore_ascii_case(&org) => {
+                    format!("organisation {name}")
+                }
                 Some(CeilingOf::Credential(login))
                     if mail.login.is_some_and(|l| l.eq_ignore_ascii_case(login)) =>
                 {
@@ -103,10 +109,12 @@ impl Relay {
             Destination::Mx(domain) => Some(&**domain),
             _ => None,
         };
-        let by_domain = |patterns: &[mail::Pattern]| domain.is_some_and(|d| patterns.iter().any(|p| p.matches_domain(d)));
+        let by_domain =
+            |patterns: &[mail::Pattern]| domain.is_some_and(|d| patterns.iter().any(|p| p.matches_domain(d)));
         for entry in mail.snapshot.rules::<Shape>() {
             let rule = &entry.rule;
-            let at_site = rule.sites.iter().any(|text| Shape::site(text).ok().as_ref() == site && site.is_some());
+            let at_site =
+                rule.sites.iter().any(|text| Shape::site(text).ok().as_ref() == site && site.is_some());
             if (rule.sites.is_empty() && rule.domains.is_empty()) || at_site || by_domain(&rule.domains) {
                 let said = said(&[
                     ("connections", rule.connections.map(|n| n.to_string())),
@@ -114,7 +122,11 @@ impl Relay {
                     ("rate", rule.rate.map(|r| r.to_string())),
                     ("connection rate", rule.connection_rate.map(|r| r.to_string())),
                 ]);
-                let of = if rule.sources.is_empty() { String::new() } else { format!(" from {}", rule.sources.join(", ")) };
+                let of = if rule.sources.is_empty() {
+                    String::new()
+                } else {
+                    format!(" from {}", rule.sources.join(", "))
+                };
                 found.push(format!("shape {}{of}: {said}", entry.id));
             }
         }
@@ -128,7 +140,12 @@ impl Relay {
             if hit {
                 let until = rule.until.map_or_else(|| "it is resumed".into(), |until| until.to_string());
                 let why = if rule.reason.is_empty() { String::new() } else { format!(": {}", rule.reason) };
-                found.push(format!("suspension {} ({}) by {} until {until}{why}", entry.id, rule.scope(), rule.by));
+                found.push(format!(
+                    "suspension {} ({}) by {} until {until}{why}",
+                    entry.id,
+                    rule.scope(),
+                    rule.by
+                ));
             }
         }
         found
