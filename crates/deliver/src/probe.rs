@@ -78,7 +78,9 @@ async fn probe_host(
         message: None,
         login,
     };
-    let target = Target::Server { at: at.clone(), tls: smarthost.tls, lmtp: false };
+    let identity = smarthost.identity.clone();
+    // Not as a smart host: what is found here is no news about its health.
+    let target = Target::Server { at: at.clone(), tls: smarthost.tls, lmtp: false, identity };
     let mut record = Transcript::new(settings.transcript_max);
     let host = at.to_string();
     let mut way = Way::to(target, engine.clock().mono());

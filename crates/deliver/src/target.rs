@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mail::{Address, Destination, HostPort, Message, SmartHostTls};
-use net::{MxAnswer, MxHost};
+use net::{ClientIdentity, MxAnswer, MxHost};
 
 use crate::engine::Engine;
 use crate::error::ConnectError;
@@ -48,8 +48,8 @@ pub(crate) enum Target {
     Exchangers { domain: Arc<str>, answer: MxAnswer, port: u16 },
     /// Other people's relay.
     SmartHost(Arc<SmartHost>),
-    /// One server that the operator named.
-    Server { at: HostPort, tls: SmartHostTls, lmtp: bool },
+    /// One server that the operator named, and the certificate that we show there.
+    Server { at: HostPort, tls: SmartHostTls, lmtp: bool, identity: Option<ClientIdentity> },
     /// An LMTP server on this machine.
     Socket(Arc<str>),
 }
@@ -64,12 +64,13 @@ impl Target {
                 None => Err(ConnectError::Configuration(format!("there is no smart host {name:?}"))),
             },
             Destination::Smtp(at) => {
-                Ok(Self::Server { at: at.clone(), tls: SmartHostTls::Opportunistic, lmtp: false })
+                let tls = SmartHostTls::Opportunistic;
+                Ok(Self::Server { at: at.clone(), tls, lmtp: false, identity: None })
             }
             Destination::Lmtp(at) => {
                 let tls =
                     if settings.lmtp_starttls { SmartHostTls::Opportunistic } else { SmartHostTls::None };
-                Ok(Self::Server { at: at.clone(), tls, lmtp: true })
+                Ok(Self::Server { at: at.clone(), tls, lmtp: true, identity: None })
             }
             Destination::LmtpUnix(path) => Ok(Self::Socket(path.clone())),
             Destination::Maildir(_) | Destination::Sandbox | Destination::Discard | Destination::Bounces => {
@@ -150,7 +151,7 @@ impl Target {
     /// How a connection to this host of it must be protected. Where mail ends its way on the operator's own mail store,
     /// nothing is asked for (RFC 8689 speaks of relaying).
     pub(crate) async fn requirement(&self, host: &str, wanted: &Wanted<'_>) -> Requirement {
-        let (tls, flags) = match self {
+        let (tls, flags, identity) = match self {
             Self::Exchangers { domain, answer, port } => {
                 let unknown = MxHost { preference: 0, name: host.into() };
                 let host = answer.hosts.iter().find(|h| &*h.name == host).unwrap_or(&unknown);
@@ -158,15 +159,12 @@ impl Target {
                 return security::requirement(&asked, &wanted.settings.resolver, &wanted.settings.tls_rules)
                     .await;
             }
-            Self::SmartHost(smarthost) => {
-                let identity = smarthost.identity.clone();
-                return security::named(host, smarthost.tls, wanted.flags()).showing(identity);
-            }
-            Self::Server { tls, lmtp: false, .. } => (*tls, wanted.flags()),
-            Self::Server { tls, lmtp: true, .. } => (*tls, Flags::default()),
-            Self::Socket(_) => (SmartHostTls::None, Flags::default()),
+            Self::SmartHost(smarthost) => (smarthost.tls, wanted.flags(), &smarthost.identity),
+            Self::Server { tls, lmtp: false, identity, .. } => (*tls, wanted.flags(), identity),
+            Self::Server { tls, lmtp: true, identity, .. } => (*tls, Flags::default(), identity),
+            Self::Socket(_) => (SmartHostTls::None, Flags::default(), &None),
         };
-        security::named(host, tls, flags)
+        security::named(host, tls, flags).showing(identity.clone())
     }
 }
 

@@ -196,6 +196,10 @@ pub(crate) fn delivering(
     settings.allow_private_targets = config.dns.allow_private_targets;
     settings.mx_port = delivery.mx_port;
     settings.recipients_max = delivery.recipients_per_transaction;
+    settings.messages_per_connection = delivery.messages_per_connection;
+    settings.pipelining = delivery.pipelining;
+    settings.bdat = delivery.chunking;
+    settings.probe_interval = delivery.probe_interval;
     settings.timeouts = deliver::Timeouts {
         connect: delivery.connect_timeout,
         greeting: delivery.greeting_timeout,
