@@ -152,12 +152,14 @@ impl Group {
         places
     }
 
-    /// The host that a sender would be sent to now; changes nothing.
-    pub(super) fn home(&self, sender: Option<&mail::Address>, now: Mono) -> Option<&HostPort> {
-        let mut places: Vec<usize> = (0..self.hosts.len())
-            .filter(|&place| self.records[place].standing(now) == Standing::Up)
-            .collect();
-        order::by_sender(&self.hosts, sender, &mut places);
+    /// The host that a plan would begin with now, where that is not a matter of turns; changes nothing. A host that has
+    /// rested counts: else a connection to a spare would be kept for as long as there is mail.
+    pub(super) fn home(&self, order: Order, sender: Option<&mail::Address>, now: Mono) -> Option<&HostPort> {
+        let may_begin = |place: &usize| self.records[*place].standing(now) != Standing::Resting;
+        let mut places: Vec<usize> = (0..self.hosts.len()).filter(may_begin).collect();
+        if order == Order::Sticky {
+            order::by_sender(&self.hosts, sender, &mut places);
+        }
         places.first().map(|&place| &self.hosts[place].at)
     }
 

@@ -48,11 +48,14 @@ impl SmartHosts {
         messages: u32,
     ) -> bool {
         match smarthost.order {
-            Order::Ordered => true,
-            Order::Weighted => smarthost.hosts.len() == 1 || messages < TURN,
-            Order::Sticky => {
+            _ if smarthost.hosts.len() == 1 => true,
+            Order::Weighted => messages < TURN,
+            Order::Ordered | Order::Sticky => {
                 let now = self.clock.mono();
-                self.with(smarthost, |group| group.home(sender, now).is_none_or(|home| home == at))
+                let keeps = |group: &mut Group| {
+                    group.home(smarthost.order, sender, now).is_none_or(|home| home == at)
+                };
+                self.with(smarthost, keeps)
             }
         }
     }

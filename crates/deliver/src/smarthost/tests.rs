@@ -54,6 +54,22 @@ fn in_order_the_first_that_works() {
 }
 
 #[test]
+fn a_spare_is_left_when_the_first_may_be_back() {
+    let (known, clock) = rig();
+    let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1)]);
+    let keeps = |name: &str| known.keeps(&up, &at(name), None, 1000);
+    assert!(keeps("a") && !keeps("b"));
+    known.failed(&up, &at("a"), "refused");
+    assert!(keeps("b"), "as long as the first rests");
+    clock.advance(Duration::from_secs(15));
+    assert!(!keeps("b"), "whoever asks now looks whether it is back");
+    assert_eq!(names(&known.plan(&up, None)), "a b");
+    assert!(keeps("b"), "and nobody else does meanwhile");
+    known.worked(&up, &at("a"));
+    assert!(!keeps("b"), "it is");
+}
+
+#[test]
 fn a_dead_host_costs_one_probe_per_interval() {
     let (known, clock) = rig();
     let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1)]);

@@ -21,7 +21,8 @@ fn rcpt(line: &str) -> Result<Rcpt, SyntaxError> {
 
 #[test]
 fn mail_with_everything() {
-    let line = "mail from:<a@b.example> SIZE=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2By AUTH=<> REQUIRETLS";
+    let line =
+        "mail from:<a@b.example> SIZE=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+2By AUTH=<> REQUIRETLS";
     assert_eq!(
         mail(line),
         Ok(Mail {
