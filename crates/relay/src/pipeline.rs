@@ -18,7 +18,7 @@ use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink};
 
 use crate::plan::{Planned, Planning, plan};
 use crate::replies;
-use crate::service::Relay;
+use crate::service::{Applied, Relay};
 
 /// What a session asks, answered by the relay.
 #[derive(Clone)]
@@ -94,7 +94,9 @@ impl Relay {
         let forwarding = self.forwarding.load();
         let now = self.clock.now();
         let ours = self.is_ours(&message);
-        let (recipients, forwarded) = forwarding.apply(&snapshot, &mut message, recipients, ours, now)?;
+        let Applied { recipients, told, opened } =
+            forwarding.apply(&snapshot, &mut message, recipients, ours, now)?;
+        let about = (!opened.is_empty()).then(|| (message.clone(), content.content().clone()));
         let ask = Planning {
             org: message.org,
             stream: message.stream,
@@ -111,7 +113,7 @@ impl Relay {
             message: id,
             kind: EventKind::Accepted(Box::new(accepted)),
         });
-        events.extend(forwarded);
+        events.extend(told);
         events.extend(caught(&planned, id, now));
         let deliveries = planned
             .into_iter()
@@ -125,6 +127,9 @@ impl Relay {
         match self.store.admit(admission).await.map_err(|error| replies::not_admitted(&error))? {
             Admitted::New(deliveries) => {
                 places.admitted(deliveries);
+                if let Some((message, content)) = about {
+                    self.driver.tell_opened(&message, &opened, &content).await;
+                }
                 Ok(id)
             }
             Admitted::Duplicate(earlier) => Ok(earlier),

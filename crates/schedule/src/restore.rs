@@ -1,6 +1,7 @@
 //! Saving what was learned, and taking it up again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mail::{Destination, Mono};
 
@@ -129,8 +130,12 @@ fn saved_path(path: Path, learned: &Learned, now: Now) -> SavedPath {
     }
 }
 
+/// Nothing is closed for longer. What seems to be was saved when the wall clock showed something else.
+const CLOSED_MAX: Duration = Duration::from_secs(24 * 3600);
+
 fn learned(saved: &SavedPath, now: Now) -> Learned {
-    let at = |time: Option<mail::Timestamp>| time.map(|time| now.mono_at(time));
+    let believed = |time: &mail::Timestamp| time.since(now.wall) <= CLOSED_MAX;
+    let at = |time: Option<mail::Timestamp>| time.filter(believed).map(|time| now.mono_at(time));
     Learned {
         flow: Flow::restored(saved.window, saved.calm),
         health: Health {

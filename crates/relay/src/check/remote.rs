@@ -55,7 +55,7 @@ async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findi
             let addresses = answer.addresses;
             let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             found.ok("dns", format!("{name} is {}", list.join(", ")));
-            addresses.iter().copied().collect()
+            addresses.to_vec()
         }
         Err(error) if is_silent(&error) => {
             let help = "correct /etc/resolv.conf, or set dns.servers to a resolver that answers";

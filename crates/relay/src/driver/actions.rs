@@ -17,9 +17,9 @@ impl Driver {
             in_flight += u64::from(!gone);
             if let (true, Some(queue), Some(State::Waiting)) = (gone, &delivery.now_in, delivery.state) {
                 self.with_core(|core, at, out| {
+                    core.scheduler.parked(queue, now, at, out);
                     // Whoever says "now" means it, also for a site that could not be reached a moment ago.
                     core.scheduler.lift(&queue.destination, at, out);
-                    core.scheduler.parked(queue, now, at, out);
                 });
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deliver::Job;
 use forward::ReturnPath;
@@ -19,6 +20,8 @@ use super::{Driver, Settings, Suppress};
 
 /// How much of a returned message is read.
 const READ_MAX: usize = 1 << 20;
+/// A message that is younger and not in the history may still come into it.
+const HISTORY_BEHIND_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// Whose mail leaves with return paths of our own.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +104,12 @@ impl Driver {
             Err(error) => return deferred(format!("the history could not be read: {error}")),
         };
         let Some(original) = original else {
-            return done("about a message that is no longer in the history");
+            // History is written behind the commits: a report can be there first.
+            return if now.since(path.message.accepted_at()) < HISTORY_BEHIND_MAX {
+                deferred("the message that it is about is not in the history yet".to_owned())
+            } else {
+                done("about a message that is no longer in the history")
+            };
         };
         let late = late(settings, &path, &original, &reports);
         if late.is_empty() {
@@ -198,7 +206,9 @@ fn late(
         let recipient = path.recipient.or_else(|| named(&report.original_recipient)).or_else(|| named(&report.final_recipient));
         let Some(recipient) = recipient.filter(|n| !all.iter().any(|late| late.recipient == *n)) else { continue };
         let outcome = report.outcome();
-        let class = settings.classifier.classify(&outcome, None);
+        let host = report.remote.as_deref();
+        let provider = host.and_then(|host| settings.policy.providers.provider_of(&[host]));
+        let class = settings.classifier.classify(&outcome, provider.as_deref());
         all.push(Late { original: path.message, recipient, outcome, class });
     }
     all

@@ -195,6 +195,11 @@ impl Driver {
         self.0.core.lock().scheduler.totals()
     }
 
+    /// Workers and other tasks under way.
+    pub(crate) fn tasks(&self) -> usize {
+        self.0.tasks.len()
+    }
+
     /// What the scheduler holds to.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.0.settings.load().policy)

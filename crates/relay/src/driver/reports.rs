@@ -2,17 +2,18 @@
 //! part of.
 
 use mail::{
-    Accepted, Attempt, Event, EventKind, Message, MessageId, Origin, Protocol, Recipient, ReportKind, Stream,
-    Timestamp,
+    Accepted, Attempt, Disposition, EnhancedStatus, Event, EventKind, Message, MessageId, Origin, Outcome,
+    Protocol, Recipient, ReportKind, Stream, Timestamp,
 };
-use report::{DsnRequest, Ending, Original, Reported, Returned};
+use report::{Dsn, DsnRequest, Ending, Original, Reported, Returned};
 use schedule::{Decision, Fate};
-use store::{Admission, Content, NewDelivery, Sealed, Waiting};
+use store::{Admission, Admitted, Content, NewDelivery, Sealed, Waiting};
 
 use super::settle::outcome_of;
 use super::{Driver, Reserved, Settings};
 use crate::pipeline::begin_as;
 use crate::plan::{Planned, Planning, plan};
+use crate::service::{Applied, Opened};
 
 /// What a report speaks of.
 pub(super) struct Subject<'a> {
@@ -57,13 +58,68 @@ impl Driver {
             },
             recipients: &reported(kind, recipients, subject),
         })?;
-        let sealed = store.sealed(id, dsn.content);
+        let (admission, reserved) =
+            self.report_letter(settings, dsn, id, &subject.waiting.message, subject.now)?;
+        let event = EventKind::Reported { kind, report: id, recipients: recipients.to_vec() };
+        Some(Prepared { admission, reserved, event: Some(event) })
+    }
+
+    /// Tells a sender who asked to hear of success that aliases were opened, and that nothing more is heard of a success
+    /// behind them (RFC 3461 section 5.2.7). Their message is accepted by then. This is a commit of its own: a crash between
+    /// the two costs the sender this notice, never the word of a failure.
+    pub(crate) async fn tell_opened(&self, message: &Message, opened: &[Opened], content: &Content) {
+        let (settings, store, now) = (self.0.settings.load_full(), &self.0.store, self.0.clock.now());
+        let outcomes: Vec<Outcome> = opened.iter().map(expanded).collect();
+        let recipients: Vec<Reported<'_>> = opened
+            .iter()
+            .zip(&outcomes)
+            .map(|(opened, outcome)| Reported {
+                recipient: &opened.alias,
+                ending: Ending::Expanded,
+                outcome,
+                remote: None,
+                attempted_at: now,
+            })
+            .collect();
+        let start = content.read_all_up_to(report::HEADERS_MAX).await.ok();
+        let (kind, report) = (ReportKind::Success, store.ids().next());
+        let dsn = report::dsn(&DsnRequest {
+            kind,
+            hostname: &settings.hostname,
+            report,
+            now,
+            message,
+            original: start.as_deref().map_or(Original::Lost, Original::Start),
+            recipients: &recipients,
+        });
+        let letter = dsn.and_then(|dsn| self.report_letter(&settings, dsn, report, message, now));
+        let Some((mut admission, reserved)) = letter else { return };
+        let numbers = opened.iter().flat_map(|opened| opened.numbers.iter().copied()).collect();
+        let kind = EventKind::Reported { kind, report, recipients: numbers };
+        admission.events.push(Event { at: now, message: message.id, kind });
+        match store.admit(admission).await {
+            Ok(Admitted::New(deliveries)) => reserved.admitted(deliveries),
+            Ok(Admitted::Duplicate(_)) => {}
+            Err(error) => tracing::warn!(id = %message.id, %error, "nobody could be told that aliases were opened"),
+        }
+    }
+
+    /// A report as a message, planned and with its places kept.
+    fn report_letter(
+        &self,
+        settings: &Settings,
+        dsn: Dsn,
+        id: MessageId,
+        about: &Message,
+        now: Timestamp,
+    ) -> Option<(Admission, Reserved)> {
+        let sealed = self.0.store.sealed(id, dsn.content);
         let size = sealed.len();
         let message = Message {
             id,
-            org: subject.waiting.message.org,
+            org: about.org,
             stream: Stream::Transactional,
-            received_at: subject.now,
+            received_at: now,
             reverse_path: None,
             ret: None,
             envid: None,
@@ -72,7 +128,7 @@ impl Driver {
             size,
             header_message_id: Some(dsn.header_message_id),
             // A report tells what the message said: it is not to travel with less protection (RFC 8689 section 5).
-            require_tls: subject.waiting.message.require_tls,
+            require_tls: about.require_tls,
             tls_optional: false,
             origin: Origin {
                 protocol: Protocol::Report,
@@ -84,10 +140,7 @@ impl Driver {
             },
         };
         let recipient = Recipient { address: dsn.to, notify: mail::Notify::Never, orcpt: None };
-        let report_on = Some(subject.waiting.message.id);
-        let (admission, reserved) = self.letter(settings, message, recipient, sealed, report_on)?;
-        let event = EventKind::Reported { kind, report: id, recipients: recipients.to_vec() };
-        Some(Prepared { admission, reserved, event: Some(event) })
+        self.letter(settings, message, recipient, sealed, Some(about.id))
     }
 
     /// A message of our own, planned like any other and with its places kept, to be committed with what it is about. None when
@@ -103,7 +156,7 @@ impl Driver {
         let snapshot = self.0.directory.snapshot();
         let (id, now) = (message.id, message.received_at);
         let applied = settings.forwarding.apply(&snapshot, &mut message, vec![recipient], true, now);
-        let (recipients, forwarded) = applied
+        let Applied { recipients, told, .. } = applied
             .inspect_err(|reply| tracing::warn!(%id, %reply, "a report has nowhere to go"))
             .ok()?;
         let ask = Planning {
@@ -116,7 +169,7 @@ impl Driver {
         let reserved = self.reserve(None, planned.iter().map(|part| part.queue.clone()));
         let accepted = Accepted { message: message.clone(), recipients, report_on };
         let mut events = vec![Event { at: now, message: id, kind: EventKind::Accepted(Box::new(accepted)) }];
-        events.extend(forwarded);
+        events.extend(told);
         let deliveries = planned
             .into_iter()
             .enumerate()
@@ -147,6 +200,11 @@ impl Driver {
             }
         }
     }
+}
+
+fn expanded(opened: &Opened) -> Outcome {
+    let text = format!("an alias for {} addresses; the message is on its way to them", opened.numbers.len());
+    Outcome::own(Disposition::Delivered, EnhancedStatus::new(2, 1, 5), text)
 }
 
 /// The recipients that the report speaks of.

@@ -27,6 +27,26 @@ pub(crate) enum Special {
     Signed,
 }
 
+/// An envelope after aliases and rewriting.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    /// Whom it goes to.
+    pub(crate) recipients: Vec<Recipient>,
+    /// What was changed.
+    pub(crate) told: Option<Event>,
+    /// Aliases whose sender asked to be told of success.
+    pub(crate) opened: Vec<Opened>,
+}
+
+/// An alias with several addresses, whose sender is owed a report with the action `expanded`.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// As the sender wrote it.
+    pub(crate) alias: Recipient,
+    /// The numbers of those that it became.
+    pub(crate) numbers: Vec<u16>,
+}
+
 impl Forwarding {
     /// Whether there is nothing to do for any envelope.
     pub(crate) fn is_empty(&self) -> bool {
@@ -69,9 +89,9 @@ impl Forwarding {
         recipients: Vec<Recipient>,
         sender_is_ours: bool,
         now: Timestamp,
-    ) -> Result<(Vec<Recipient>, Option<Event>), Reply> {
+    ) -> Result<Applied, Reply> {
         if self.rewriter.is_empty() && self.srs.is_none() {
-            return Ok((recipients, None));
+            return Ok(Applied { recipients, told: None, opened: Vec::new() });
         }
         let was = message.reverse_path.clone();
         let turned = self.turn_back(&recipients, now)?;
@@ -82,8 +102,14 @@ impl Forwarding {
         expansion.problems.iter().for_each(|problem| tracing::warn!(id = %message.id, %problem, "aliases"));
         message.reverse_path.clone_from(&expansion.sender);
         self.rewrite_sender(directory, message, &expansion, sender_is_ours, now);
-        let event = told(message, &recipients, &expansion, &was);
-        Ok((expansion.recipients.into_iter().map(|expanded| expanded.recipient).collect(), event))
+        let told = told(message, &recipients, &expansion, &was);
+        let opened = expansion.opened.iter().map(|opened| Opened {
+            alias: opened.alias.clone(),
+            numbers: numbers_of(opened.from, &expansion),
+        });
+        let opened = opened.collect();
+        let recipients = expansion.recipients.into_iter().map(|expanded| expanded.recipient).collect();
+        Ok(Applied { recipients, told, opened })
     }
 
     /// Recipients that are senders which we rewrote: their mail goes to those. None when there is none.
@@ -144,6 +170,12 @@ fn refusal(to: &Address, refused: &forward::Refused) -> Reply {
     Reply::new(550, refused.status, text)
 }
 
+/// The numbers of the recipients that the one of this number became.
+fn numbers_of(from: u16, expansion: &Expansion) -> Vec<u16> {
+    let became = (0u16..).zip(&expansion.recipients);
+    became.filter(|(_, to)| to.from == from || to.also.contains(&from)).map(|(number, _)| number).collect()
+}
+
 fn told(
     message: &Message,
     recipients: &[Recipient],
@@ -152,12 +184,10 @@ fn told(
 ) -> Option<Event> {
     let mut changed = Vec::new();
     for (number, recipient) in (0u16..).zip(recipients) {
-        let became: Vec<(u16, &forward::Expanded)> = (0u16..)
-            .zip(&expansion.recipients)
-            .filter(|(_, to)| to.from == number || to.also.contains(&number))
-            .collect();
-        if !became.iter().any(|(_, to)| to.recipient.address == recipient.address) || became.len() > 1 {
-            changed.push((recipient.address.clone(), became.iter().map(|(n, _)| *n).collect()));
+        let became = numbers_of(number, expansion);
+        let is_same = |n: &u16| expansion.recipients[usize::from(*n)].recipient.address == recipient.address;
+        if !became.iter().any(is_same) || became.len() > 1 {
+            changed.push((recipient.address.clone(), became));
         }
     }
     let sender = (*was != message.reverse_path).then(|| was.clone());

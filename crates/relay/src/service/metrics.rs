@@ -26,7 +26,7 @@ pub(super) fn install() {
 }
 
 /// What each gauge is, for whoever reads `/metrics`.
-const GAUGES: [(&str, &str); 22] = [
+const GAUGES: [(&str, &str); 25] = [
     ("posthouse_store_messages_admitted", "Messages taken in since the start"),
     ("posthouse_store_deliveries_settled", "Settlements of deliveries since the start"),
     ("posthouse_store_groups", "Commits of the queue since the start"),
@@ -43,7 +43,10 @@ const GAUGES: [(&str, &str); 22] = [
     ("posthouse_queues", "Queues whose state is in memory"),
     ("posthouse_sites", "Sites whose state is in memory"),
     ("posthouse_paths", "Paths (source and site) whose state is in memory"),
-    ("posthouse_paths_suspended", "Paths that are left alone for now after failures or at a peer's word"),
+    ("posthouse_queue_waiting", "Deliveries that wait on disk for their time or for room"),
+    ("posthouse_queue_held", "Deliveries that are held"),
+    ("posthouse_queue_sandboxed", "Deliveries that the sandbox caught"),
+    ("posthouse_queue_quarantined", "Deliveries with damaged content"),
     ("posthouse_connections_in", "Connections from clients"),
     ("posthouse_history_lag_events", "Events that wait to be written into the history"),
     ("posthouse_history_bytes", "The history on disk, in octets"),
@@ -92,9 +95,15 @@ fn read_gauges(relay: &Relay) {
     set("posthouse_connections_out", driver.connections as u64);
     set("posthouse_queues", driver.queues as u64);
     set("posthouse_sites", driver.sites as u64);
+    set("posthouse_paths", driver.paths as u64);
+    set("posthouse_delivery_tasks", relay.driver.tasks() as u64);
+    set("posthouse_queue_waiting", store.counts.waiting);
+    set("posthouse_queue_held", store.counts.held);
+    set("posthouse_queue_sandboxed", store.counts.sandboxed);
+    set("posthouse_queue_quarantined", store.counts.quarantined);
     set("posthouse_connections_in", relay.connections.open() as u64);
     let history = relay.history.stats();
-    set("posthouse_history_lag_events", history.lag);
+    set("posthouse_history_lag_events", relay.history_lag());
     set("posthouse_history_bytes", history.bytes);
     set("posthouse_ready", u64::from(relay.ready().is_ok()));
 }

@@ -35,7 +35,7 @@ use crate::driver::Driver;
 
 pub(crate) use control::RelayControl;
 pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
-pub(crate) use forwarding::{Forwarding, Special};
+pub(crate) use forwarding::{Applied, Forwarding, Opened, Special};
 pub(crate) use gate::Gate;
 pub(crate) use security::Security;
 pub(crate) use run::{ServeError, open, serve};
