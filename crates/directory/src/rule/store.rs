@@ -131,7 +131,7 @@ impl Directory {
     ) -> Result<Arc<Entry<R>>, DirectoryError> {
         let name = rule_name::<R>(name)?;
         let secret = rule.take_secret();
-        rule.check().map_err(wrong::<R>)?;
+        rule.check().map_err(wrong)?;
         let by = by.clone();
         self.change(move |draft| {
             refers(&draft.state, &rule.mentions())?;
@@ -165,7 +165,7 @@ impl Directory {
         by: &Actor,
     ) -> Result<Arc<Entry<R>>, DirectoryError> {
         let secret = rule.take_secret();
-        rule.check().map_err(wrong::<R>)?;
+        rule.check().map_err(wrong)?;
         let (id, by) = (id.to_owned(), by.clone());
         self.change(move |draft| {
             let before = find::<R>(&draft.state, &id)?;
@@ -227,7 +227,7 @@ fn json<R: Rule>(rule: &R) -> Result<String, DirectoryError> {
     serde_json::to_string(rule).map_err(|e| DirectoryError::Invalid(e.to_string()))
 }
 
-fn wrong<R: Rule>(wrong: Wrong) -> DirectoryError {
+fn wrong(wrong: Wrong) -> DirectoryError {
     let Wrong { key, what, help } = wrong;
     let at = if key.is_empty() { String::new() } else { format!("{key}: ") };
     let help = if help.is_empty() { String::new() } else { format!("; {help}") };
