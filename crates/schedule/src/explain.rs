@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use mail::{DeliveryId, QueueKey, Timestamp};
+use mail::{DeliveryId, QueueKey, SourceName, Timestamp, default_source};
 
 use crate::clock::Now;
 use crate::effect::Path;
 use crate::health::Cause;
 use crate::meter::{Gate, Meter};
 use crate::path::{Held, PathIx, PathState, Room};
-use crate::policy::DEFAULT_POOL;
+use crate::policy::{DEFAULT_POOL, Suspension};
 use crate::queue::{NONE, Queue, QueueIx, Stage};
 use crate::scheduler::Scheduler;
 use crate::site::{GroupIx, Site, SiteIx, lane_of};
@@ -68,11 +68,7 @@ impl Scheduler {
         match self.queue_by_key.get(queue) {
             Some(&ix) => self.why_of(ix, now),
             None => {
-                let stop =
-                    self.stops.iter().filter_map(|&n| self.policy.suspensions.get(n as usize)).find(|s| {
-                        s.scope.source.is_none()
-                            && s.scope.covers(queue, self.site_of(&queue.destination).as_ref())
-                    });
+                let stop = self.stop_of(queue);
                 let waits = stop.map_or(Waits::Nothing, |s| Waits::Suspended {
                     id: s.id,
                     reason: s.reason.clone(),
@@ -89,6 +85,25 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// The suspension that stops a queue: one that says nothing of sources, or the last of those that leave it none.
+    fn stop_of(&self, queue: &QueueKey) -> Option<&Suspension> {
+        let site = self.site_of(&queue.destination);
+        let stops = self.stops.iter().filter_map(|&n| self.policy.suspensions.get(n as usize));
+        let covering: Vec<&Suspension> = stops.filter(|s| s.scope.covers(queue, site.as_ref())).collect();
+        if let Some(&whole) = covering.iter().find(|s| s.scope.source.is_none()) {
+            return Some(whole);
+        }
+        let name = self.policy.pool_of(queue);
+        let pool = self.policy.pools.iter().find(|pool| *pool.name == *name);
+        let default = default_source();
+        let sources: Vec<&SourceName> = match pool {
+            Some(pool) => pool.sources.iter().map(|(source, _)| source).collect(),
+            None => vec![&default],
+        };
+        let is_stopped = |source: &SourceName| covering.iter().any(|s| s.scope.source.as_ref() == Some(source));
+        if sources.iter().all(|source| is_stopped(source)) { covering.last().copied() } else { None }
     }
 
     /// Why this delivery waits. None when it is not in memory: then its row says when it is due, and [`Scheduler::why`] of its
