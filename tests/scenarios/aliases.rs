@@ -98,7 +98,8 @@ fn an_organisation_has_its_own() {
     relay.cli(&["alias", "add", "boss@d.example", "--to", "acme@x.example", "--org", "acme"]);
     for (login, expected) in [(None, "global@x.example"), (Some(&password), "acme@x.example")] {
         let before = sink.count();
-        let mut smtp = Smtp::connect(relay.submission());
+        let port = if login.is_some() { relay.submission() } else { relay.smtp() };
+        let mut smtp = Smtp::connect(port);
         smtp.ehlo();
         if let Some(password) = login {
             smtp.auth_plain("acme-login", password).expect(235);

@@ -5,13 +5,17 @@ use posthouse_tests::prelude::*;
 
 const DOMAIN: &str = "bounces.example.net";
 
+/// A relay that sends by a smart host, which is somebody else's server: the return paths there are ours.
+fn builder(sink: &Sink) -> posthouse_tests::relay::Builder {
+    Relay::builder().route(&[], "smarthost:up").toml(&format!(
+        "[smarthost.up]\nhosts = [\"{}\"]\ntls = \"none\"\n[forward]\nbounce_domain = \"{DOMAIN}\"\n",
+        sink.addr()
+    ))
+}
+
 fn world() -> (Relay, Sink) {
     let sink = Sink::start();
-    let relay = Relay::builder()
-        .route(&[], &sink.url())
-        .toml(&format!("[forward]\nbounce_domain = \"{DOMAIN}\"\n"))
-        .start();
-    (relay, sink)
+    (builder(&sink).start(), sink)
 }
 
 /// What another host's report says about `recipient`.
@@ -107,23 +111,32 @@ fn a_forged_return_path_is_refused_and_nothing_is_believed() {
 }
 
 #[test]
-fn each_recipient_has_a_path_of_its_own_and_reports_of_ours_have_none() {
+fn a_path_names_its_recipient_where_there_is_one_and_the_null_sender_stays() {
     let (relay, sink) = world();
+    let (id, path) = sent(&relay, &sink, "ann@one.example");
+    assert!(path.starts_with(&format!("b1-{id}-0-")), "{path}");
     let letter = Letter::new("two", 500);
     let to = ["ann@one.example", "bob@two.example"];
-    send_one(relay.smtp(), "me@client.example", &to, &letter.bytes).expect(250);
-    let all = sink
-        .wait_until("both", Duration::from_secs(20), |m| m.iter().map(|x| x.rcpts.len()).sum::<usize>() == 2);
-    assert!(
-        all.len() == 1 || all[0].sender() != all[1].sender(),
-        "{:?}",
-        all.iter().map(|m| m.sender().to_owned()).collect::<Vec<_>>()
-    );
-    send_one(relay.smtp(), "", &["ann@one.example"], &Letter::new("null", 500).bytes).expect(250);
-    let null = sink.wait_until("the null sender's", Duration::from_secs(20), |m| {
-        m.iter().any(|x| Letter::from_arrived(&x.data).id == "null")
+    let reply = send_one(relay.smtp(), "me@client.example", &to, &letter.bytes).expect(250);
+    let id = reply.lines[0].rsplit(' ').next().unwrap().to_owned();
+    let both = sink.wait(2, Duration::from_secs(20)).swap_remove(1);
+    assert_eq!(both.recipients(), to);
+    // The report says whom it is about, where the path does not.
+    send_one(relay.smtp(), "", &[both.sender()], &report("bob@two.example")).expect(250);
+    eventually("the trace has the late bounce", Duration::from_secs(20), || {
+        relay.cli(&["trace", &id]).contains("The mailbox was closed").then_some(())
     });
-    assert_eq!(null.last().unwrap().sender(), "", "the null sender stays null");
+    // Who sent the mail hears of it.
+    let told = sink.wait_until("a report to the sender", Duration::from_secs(20), |m| {
+        m.iter().any(|x| x.sender().is_empty() && x.recipients() == ["me@client.example"])
+    });
+    assert!(told.last().unwrap().text().contains("bob@two.example"), "{}", told.last().unwrap().text());
+    send_one(relay.smtp(), "", &["ann@one.example"], &Letter::new("null", 500).bytes).expect(250);
+    let all = sink.wait_until("the null sender's", Duration::from_secs(20), |m| {
+        m.iter().any(|x| x.text().contains("X-Proof-Id: null"))
+    });
+    let null = all.iter().find(|m| m.text().contains("X-Proof-Id: null")).unwrap();
+    assert_eq!(null.sender(), "");
 }
 
 #[test]
@@ -132,8 +145,7 @@ fn a_relay_that_was_restored_from_a_backup_still_believes_its_own() {
     let (_, path) = sent(&relay, &sink, "ann@dest.example");
     let copy = relay.scratch().join("backup");
     relay.cli(&["backup", copy.to_str().unwrap()]);
-    let forward = format!("[forward]\nbounce_domain = \"{DOMAIN}\"\n");
-    let mut other = Relay::builder().route(&[], &sink.url()).toml(&forward).prepare();
+    let mut other = builder(&sink).prepare();
     other.cli(&["restore", copy.to_str().unwrap()]);
     other.start();
     send_one(other.smtp(), "", &[&path], &report("ann@dest.example")).expect(250);
