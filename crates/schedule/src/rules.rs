@@ -61,6 +61,11 @@ impl Scheduler {
         }
     }
 
+    /// When the first suspension in force ends by itself.
+    pub(crate) fn next_end_of_stop(&self) -> Option<Timestamp> {
+        self.stops.iter().filter_map(|&n| self.policy.suspensions.get(n as usize)?.until).min()
+    }
+
     /// Numbers the sources and pools. Numbers once given stay, as paths and groups keep them.
     pub(crate) fn take_rules(&mut self, policy: &Policy) {
         self.sources.iter_mut().for_each(|source| source.is_there = false);
@@ -140,6 +145,17 @@ impl Scheduler {
         }
         let site = self.site_of(&key.destination);
         self.placement(key, site.as_ref()).suspended.is_some()
+    }
+
+    /// Whether a queue that belongs nowhere yet is suspended now.
+    pub(crate) fn look_at_unattached(&mut self, ix: QueueIx) {
+        if self.stops.is_empty() {
+            self.queues[ix].suspended = None;
+            return;
+        }
+        let key = self.queues[ix].key.clone();
+        let site = self.site_of(&key.destination);
+        self.queues[ix].suspended = self.placement(&key, site.as_ref()).suspended;
     }
 
     /// The number of a credential that has a ceiling.

@@ -86,7 +86,8 @@ impl Scheduler {
         self.seen = self.seen.max(now.mono);
         let due = self.dues.first().map(|&(due, _)| now.mono_at(due));
         let timer = self.timers.first().map(|&(at, _)| at);
-        let all = [due, timer, self.next_eviction(), self.page_again, self.ask_again, self.next_ask(now)];
+        let stop = self.next_end_of_stop().map(|until| now.mono_at(until));
+        let all = [due, timer, stop, self.next_eviction(), self.page_again, self.ask_again, self.next_ask(now)];
         let Some(at) = all.into_iter().flatten().min() else { return };
         let at: Mono = at.min(now.mono.plus(WAKE_MAX)).max(now.mono);
         if self.armed.is_none_or(|armed| at < armed) {
