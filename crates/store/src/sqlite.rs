@@ -8,6 +8,7 @@ mod change;
 mod checkpoint;
 mod codec;
 mod compact;
+mod fresh;
 mod horizon;
 mod inbox;
 mod item;

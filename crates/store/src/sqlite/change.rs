@@ -66,6 +66,7 @@ impl Tx<'_> {
         (stood, queue): (Standing, &QueueKey),
         state: Option<State>,
     ) -> Result<EventKind> {
+        self.fresh.forget(id);
         let by = by.to_owned();
         let Some(state) = state else {
             let recipients = self.pending(id)?;
@@ -104,6 +105,7 @@ impl Tx<'_> {
     /// Quarantines the deliveries of a message whose content is damaged. Told once; none when it was quarantined before or
     /// is gone.
     pub(crate) fn quarantine(&mut self, message: MessageId, reason: &str) -> Result<Option<Event>> {
+        self.fresh.forget_message(message);
         let id = codec::id(message);
         let sound: Vec<Standing> = self
             .conn

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 /// The form that is written. In form 1 a message's detail was the whole message, and events told less.
 const FORMAT: u8 = 2;
 const FORM_1: u8 = 1;
+/// Several events in one blob: each an encoded event behind its length, four octets, little endian.
+const PACKED: u8 = 3;
 
 /// What of a message stands in no column of its row.
 #[derive(Serialize, Deserialize)]
@@ -180,6 +182,30 @@ pub(crate) fn event(blob: &[u8]) -> rusqlite::Result<Event> {
         }
         _ => decode(blob),
     }
+}
+
+/// Adds an encoded event to a blob of several.
+pub(crate) fn pack(blob: &mut Vec<u8>, event: &[u8]) {
+    if blob.is_empty() {
+        blob.push(PACKED);
+    }
+    // An event is far from four gigabytes.
+    blob.extend_from_slice(&u32::try_from(event.len()).unwrap_or(u32::MAX).to_le_bytes());
+    blob.extend_from_slice(event);
+}
+
+/// The events of a blob, one or several.
+pub(crate) fn unpack(blob: &[u8]) -> rusqlite::Result<Vec<Event>> {
+    let Some((&PACKED, mut rest)) = blob.split_first() else { return Ok(vec![event(blob)?]) };
+    let mut events = Vec::new();
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let (one, next) =
+            behind.split_at_checked(length).ok_or(FromSqlError::InvalidType).map_err(unreadable)?;
+        events.push(event(one)?);
+        rest = next;
+    }
+    if rest.is_empty() { Ok(events) } else { Err(unreadable(FromSqlError::InvalidType)) }
 }
 
 pub(crate) fn outcome(blob: Option<&[u8]>) -> rusqlite::Result<Option<Outcome>> {

@@ -207,6 +207,7 @@ impl Tx<'_> {
                 offset.cast_signed(),
             ))?;
             if changed == 1 {
+                self.fresh.forget_message(from.message);
                 self.effects.removed.push(*from);
                 self.effects.added.push(ContentRef { segment: *segment, offset: *offset, ..*from });
             }

@@ -67,8 +67,10 @@ impl Upkeep {
             }
             state.woken = false;
             drop(state);
-            if let Err(error) = round(shared, &mut tidied) {
-                tracing::warn!(%error, "upkeep of the store");
+            match round(shared, &mut tidied) {
+                // It closes down meanwhile.
+                Ok(()) | Err(StoreError::Closed) => {}
+                Err(error) => tracing::warn!(%error, "upkeep of the store"),
             }
         }
     }

@@ -6,6 +6,8 @@ use mail::{DeliveryId, Event, EventKind, MessageId, QueueKey, RecipientStatus, S
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::codec;
+use super::fresh::Fresh;
+use super::outbox::Pack;
 use super::sums::{Effects, Standing};
 use crate::content::ContentRef;
 use crate::model::{Admission, Dedupe, NewDelivery, NewState, Next, Settlement};
@@ -54,6 +56,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) queues: &'a mut Queues,
     pub(crate) scratch: &'a mut Vec<u8>,
+    pub(crate) fresh: &'a mut Fresh,
+    pub(crate) pack: &'a mut Pack,
     pub(crate) effects: Effects,
     /// The last event number given.
     pub(crate) seq: u64,
@@ -85,6 +89,11 @@ impl Queues {
             used.insert(number);
         }
         Ok(number)
+    }
+
+    /// The number of a queue that was used lately.
+    pub(crate) fn known(&self, queue: &QueueKey) -> Option<i64> {
+        self.known.get(queue).copied()
     }
 
     /// From now on notes which queues are used.
@@ -249,6 +258,13 @@ impl Tx<'_> {
     /// Looking first and deleting then costs less than `RETURNING`, which makes a table for its answer each time.
     pub(crate) fn remove(&mut self, delivery: DeliveryId) -> Result<bool> {
         let (message, index) = (codec::id(delivery.message), delivery.index);
+        if let Some(fresh) = self.fresh.take(delivery) {
+            self.delete("DELETE FROM delivery WHERE message = ?1 AND idx = ?2", (message, index))?;
+            self.delete("DELETE FROM message WHERE id = ?1", [message])?;
+            self.effects.moved(Some((fresh.queue, State::Active, None)), None);
+            self.effects.removed.push(fresh.content);
+            return Ok(true);
+        }
         let found = self
             .conn
             .prepare_cached(
@@ -283,8 +299,17 @@ impl Tx<'_> {
         Ok(true)
     }
 
+    /// Deletes a row that is there.
+    fn delete(&self, sql: &str, key: impl rusqlite::Params) -> Result<()> {
+        match self.conn.prepare_cached(sql)?.execute(key)? {
+            1 => Ok(()),
+            n => Err(rusqlite::Error::StatementChangedRows(n)),
+        }
+    }
+
     fn change_state(&mut self, settlement: &Settlement, next: &Next) -> Result<Met> {
         let id = settlement.delivery;
+        self.fresh.forget(id);
         let Some((queue, was, was_due)) = self.standing(id)? else { return Ok(Met::default()) };
         for (n, status) in &settlement.recipients {
             self.set_status(id, *n, status)?;
@@ -380,12 +405,8 @@ impl Tx<'_> {
 
     /// Puts an event into the outbox.
     pub(crate) fn tell(&mut self, event: &Event) -> Result<()> {
-        codec::encode(event, self.scratch);
         self.seq += 1;
-        self.conn
-            .prepare_cached("INSERT INTO outbox (seq, event) VALUES (?1, ?2)")?
-            .execute((self.seq.cast_signed(), &*self.scratch))?;
-        Ok(())
+        self.pack.add(self.conn, self.seq, event, self.scratch)
     }
 }
 

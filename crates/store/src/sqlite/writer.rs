@@ -12,8 +12,10 @@ use mail::MessageId;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
 
+use super::fresh::Fresh;
 use super::inbox::Op;
 use super::item::{Item, Outcome, Placement};
+use super::outbox::Pack;
 use super::sums::Effects;
 use super::write::{Queues, Tx, holder};
 use super::{Shared, schema, schema::fact, sql_error};
@@ -39,6 +41,8 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     scratch: Vec<u8>,
     queues: Queues,
+    fresh: Fresh,
+    pack: Pack,
     /// What a full disk kept from being done.
     carried: Vec<Item>,
 }
@@ -53,6 +57,8 @@ impl Writer {
             buffer: Vec::new(),
             scratch: Vec::new(),
             queues: Queues::default(),
+            fresh: Fresh::default(),
+            pack: Pack::default(),
             carried: Vec::new(),
         };
         // On a full disk the store opens all the same: what is queued can be delivered.
@@ -209,6 +215,7 @@ impl Writer {
             }
             Err(error) => {
                 self.queues.clear();
+                self.fresh.clear();
                 if !self.conn.is_autocommit()
                     && let Err(error) = self.conn.execute_batch("ROLLBACK")
                 {
@@ -221,11 +228,14 @@ impl Writer {
 
     fn transaction(&mut self, items: &[Item], seq: u64) -> rusqlite::Result<(Vec<Outcome>, Effects)> {
         let shared = &self.shared;
+        self.pack.clear();
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut tx = Tx {
             conn: &self.conn,
             queues: &mut self.queues,
             scratch: &mut self.scratch,
+            fresh: &mut self.fresh,
+            pack: &mut self.pack,
             effects: Effects::default(),
             seq,
             now: shared.clock.now(),
@@ -234,6 +244,7 @@ impl Writer {
         for item in items {
             outcomes.push(item.execute(&mut tx, shared.run)?);
         }
+        tx.pack.write(tx.conn, tx.seq)?;
         let effects = tx.effects;
         effects.write(&self.conn, &shared.segments)?;
         let noted = shared.notes.write(&self.conn)?;
@@ -269,6 +280,11 @@ impl Writer {
         shared.counters.apply(&effects);
         if shared.segments.apply(&effects.added, &effects.removed) {
             shared.upkeep.wake();
+        }
+        for item in &mut items {
+            if let Item::Admit { admission, placement: Placement::At(at), .. } = item {
+                self.fresh.remember(admission, *at, &self.queues);
+            }
         }
         let told = items.iter_mut().zip(&mut outcomes).flat_map(|(item, outcome)| item.events(outcome));
         shared.outbox.publish((first..).zip(told));
