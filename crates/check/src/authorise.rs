@@ -170,7 +170,7 @@ pub fn recipient(
         return Err(Reply::new(553, EnhancedStatus::new(5, 1, 3), text));
     }
     if access.may_relay() {
-        not_suppressed(directory, &access, recipient)?;
+        not_suppressed(directory, access.org(), recipient)?;
     }
     if policy.is_local(recipient.domain()) {
         // RFC 5321 section 4.5.1.
@@ -196,9 +196,12 @@ pub fn recipient(
     Err(Reply::new(550, EnhancedStatus::new(5, 7, 1), text))
 }
 
-/// Whether the organisation that sends still writes to this address.
-fn not_suppressed(directory: &Snapshot, access: &Access, recipient: &Address) -> Result<(), Reply> {
-    let Some(found) = directory.suppressed(access.org(), recipient) else { return Ok(()) };
+/// Whether this organisation still writes to this address.
+///
+/// # Errors
+/// The refusal for RCPT: it does not, since when and why, and how to change that.
+pub fn not_suppressed(directory: &Snapshot, org: OrgId, recipient: &Address) -> Result<(), Reply> {
+    let Some(found) = directory.suppressed(org, recipient) else { return Ok(()) };
     let org = directory.org(found.org).map_or("default", |org| &*org.name);
     let text = format!(
         "{recipient} is not written to any more since {} ({}: {}); if it exists, have the operator run: posthouse suppression \

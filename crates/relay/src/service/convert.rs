@@ -110,6 +110,7 @@ pub(super) fn scheduling(config: &Config) -> schedule::Limits {
         active_total: config.queue.active,
         connections_per_site: config.delivery.connections_per_destination,
         connections_total: config.delivery.connections,
+        queues: config.limits.queues,
         ..schedule::Limits::default()
     }
 }

@@ -45,6 +45,11 @@ impl Relay {
         let reverse_path = if sender.is_empty() { None } else { Some(parse(sender)?) };
         let recipients: Vec<Recipient> =
             wanted.to.iter().map(|to| parse(to).map(Recipient::new)).collect::<Result<_, _>>()?;
+        let directory = self.directory.snapshot();
+        for recipient in &recipients {
+            // There is one answer for all of them: nothing is sent, and the program is told whom to leave out.
+            check::authorise::not_suppressed(&directory, OrgId::DEFAULT, &recipient.address)?;
+        }
         if recipients.is_empty() {
             return Err(Reply::new(554, EnhancedStatus::new(5, 5, 1), "No recipients"));
         }

@@ -56,6 +56,38 @@ fn what_is_wrong_on_this_machine_is_told() {
     assert!(text.contains("FAIL") && text.contains("-> "), "{text}");
 }
 
+#[test]
+fn what_outgoing_mail_needs_is_looked_at() {
+    let place = Place::with(
+        "route = [{ to = \"sandbox\" }]\n[source.here]\nipv4 = \"127.0.0.1\"\n[source.gone]\nipv4 = \"192.0.2.77\"\n\
+         [source.proxied]\nipv4 = \"192.0.2.78\"\nproxy = \"socks5://127.0.0.1:1080\"\n[source.soon]\n\
+         warmup = { start = \"2199-01-01\", plan = [5] }\n[[egress]]\norgs = [\"acme\"]\npool = \"default\"\n\
+         [[ceiling]]\ncredential = \"printer\"\nrate = \"1/1s\"\n[[tls_policy]]\ndomains = [\"a.example\"]\n\
+         ca_file = \"none.pem\"\n[delivery]\nproviders = \"providers.toml\"\nbounces = \"none.toml\"\n",
+    );
+    place.write("providers.toml", "[provider.gmail]\nconnections = \"many\"\n");
+    let done = place.run(&["check", "--offline", "--json"]).failed(1);
+    let (fails, warns) = (findings(&done, "fail").join("\n"), findings(&done, "warn").join("\n"));
+    for words in
+        ["gone: 192.0.2.77 cannot be used here", "none.pem", "delivery.providers: ", "delivery.bounces: "]
+    {
+        assert!(fails.contains(words), "{words}:\n{fails}");
+    }
+    assert!(!fails.contains("192.0.2.78"), "that is the proxy's business:\n{fails}");
+    for words in [
+        "there is no organisation \"acme\"",
+        "there is no credential \"printer\"",
+        "nothing before 2199-01-01",
+    ] {
+        assert!(warns.contains(words), "{words}:\n{warns}");
+    }
+    assert!(
+        findings(&done, "ok").iter().any(|f| f.contains("here: 127.0.0.1 is an address")),
+        "{}",
+        done.out
+    );
+}
+
 /// Certificates by the name of `openssl`, as an operator has them.
 fn certificate(place: &Place, name: &str, host: &str, days: &str) {
     let (key, cert) = (format!("{name}.key"), format!("{name}.crt"));

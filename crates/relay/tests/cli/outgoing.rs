@@ -165,6 +165,8 @@ fn a_suppressed_recipient_is_refused_with_what_to_do() {
     let reply = verdict["reply"].as_str().unwrap();
     assert!(reply.starts_with("550 5.1.1") && reply.contains("asked for it"), "{reply}");
     assert!(reply.contains("posthouse suppression remove bob@example.org --org default"), "{reply}");
+    let sent = place.run_with(&["sendmail", "-i", "-f", "a@example.com", "bob@example.org"], MAIL);
+    assert!(sent.code != 0 && sent.err.contains("asked for it"), "{sent:#?}");
     let listed = place.run(&["suppression", "list", "bob", "--json"]).ok().json();
     assert_eq!(column(&listed, "address"), ["bob@example.org"]);
     assert!(place.run(&["suppression", "show", "bob@example.org"]).ok().out.contains("manual"));
