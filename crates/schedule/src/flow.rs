@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(flow.allows(20), 20);
         let mut flow = Flow::new(20);
         (0..100).for_each(|_| flow.good(Some(50 * MS), true, 20, at(1)));
-        (0..200).for_each(|n| flow.good(Some(8000 * MS), true, 20, at(10 + n)));
+        (0..100).for_each(|n| flow.good(Some(8000 * MS), true, 20, at(10 + n)));
         assert!(flow.allows(20) < 8, "{flow:?}");
     }
 

@@ -13,6 +13,7 @@ use crate::clock::Now;
 use crate::effect::Effect;
 use crate::queue::QueueIx;
 use crate::scheduler::Scheduler;
+use crate::window::GRAIN;
 
 /// How long to wait before the store is asked again after it failed.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -118,6 +119,8 @@ impl Scheduler {
             self.queues[ix].idle_listed = false;
             if self.is_idle(ix) {
                 self.drop_queue(ix);
+            } else {
+                self.busy(ix);
             }
         }
         true
@@ -159,7 +162,7 @@ impl Scheduler {
     /// Whether the queue's state can be forgotten without asking anybody.
     fn is_idle(&self, ix: QueueIx) -> bool {
         let q = &self.queues[ix];
-        let is_known = || !q.backlog && q.due.is_none_or(|due| due > self.horizon && !self.asking);
+        let is_known = || !q.backlog && q.due.is_none_or(|due| before(due) >= self.horizon);
         q.is_empty() && (q.suspended.is_some() || is_known())
     }
 
@@ -240,7 +243,8 @@ impl Scheduler {
     }
 }
 
-/// Just before a moment.
-fn before(at: Timestamp) -> Timestamp {
-    Timestamp(at.millis().saturating_sub(1))
+/// Just before the due time of a row; the scheduler's own is rounded up.
+pub(crate) fn before(due: Timestamp) -> Timestamp {
+    let grain = i64::try_from(GRAIN.as_millis()).unwrap_or(0);
+    Timestamp(due.millis().saturating_sub(grain + 1))
 }

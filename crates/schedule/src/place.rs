@@ -7,6 +7,7 @@ use mail::{Destination, Mono, QueueKey, Site as SiteKey};
 
 use crate::clock::Now;
 use crate::effect::{Effect, Path};
+use crate::horizon::before;
 use crate::limits::jittered;
 use crate::meter::Meter;
 use crate::path::{PathIx, PathState};
@@ -192,19 +193,13 @@ impl Scheduler {
 
     /// Queues that wait on disk and are not suspended any more want their pages.
     fn resume_pages(&mut self) {
-        let waiting: Vec<QueueIx> = self.queues.iter().filter(|(_, q)| q.backlog).map(|(ix, _)| ix).collect();
-        for ix in waiting {
+        let all: Vec<QueueIx> = self.queues.iter().map(|(ix, _)| ix).collect();
+        for ix in all {
             if self.queues[ix].dest == NONE {
-                let key = self.queues[ix].key.clone();
-                let site = self.site_of(&key.destination);
-                self.queues[ix].suspended = self.placement(&key, site.as_ref()).suspended;
+                self.look_at_unattached(ix);
             }
-            if self.queues[ix].suspended.is_none() {
-                self.busy(ix);
-                self.want_page(ix);
-            } else {
-                self.note_idle(ix);
-            }
+            self.want_page(ix);
+            self.note_idle(ix);
         }
         if std::mem::take(&mut self.forgot_suspended) {
             self.lower_horizon(mail::Timestamp(i64::MIN));
@@ -351,6 +346,10 @@ impl Scheduler {
         }
         if let Some(due) = q.due {
             self.dues.remove(&(due, ix));
+            if self.asking {
+                // The store may have been read before this row was written.
+                self.missed = self.missed.min(before(due));
+            }
         }
         self.forgot_suspended |= q.suspended.is_some() && (q.backlog || q.due.is_some());
         self.queue_by_key.remove(&q.key);

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Everything that the scheduler is told to hold to. Build one, wrap it in an [`Arc`], hand it to
 /// [`crate::Scheduler::configure`]; what changed is found out there.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Policy {
     /// Bounds of memory and connections.
     pub limits: Limits,
@@ -42,6 +42,17 @@ pub struct Policy {
     pub routes: HashMap<Destination, Ceiling>,
     /// What an operator stopped.
     pub suspensions: Vec<Suspension>,
+}
+
+/// Without the provider data, which fill pages.
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("sources", &self.sources)
+            .field("pools", &self.pools)
+            .field("suspensions", &self.suspensions)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Policy {

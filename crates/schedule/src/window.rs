@@ -11,7 +11,7 @@ use crate::scheduler::Scheduler;
 
 /// Due times further away than this are rounded up to the grain, so that rows which are due close together are paged
 /// in together.
-const GRAIN: Duration = Duration::from_millis(250);
+pub(crate) const GRAIN: Duration = Duration::from_millis(250);
 
 /// How long to wait before a page that failed is asked for again.
 const PAGE_AGAIN: Duration = Duration::from_secs(5);
@@ -107,10 +107,8 @@ impl Scheduler {
         let q = &mut self.queues[ix];
         q.backlog = true;
         q.since = q.since.min(since);
-        if !self.stops.is_empty() && q.dest == crate::queue::NONE {
-            let key = q.key.clone();
-            let site = self.site_of(&key.destination);
-            self.queues[ix].suspended = self.placement(&key, site.as_ref()).suspended;
+        if q.dest == crate::queue::NONE {
+            self.look_at_unattached(ix);
         }
         self.want_page(ix);
         self.note_idle(ix);

@@ -1,9 +1,9 @@
 //! The scheduler against a world that behaves like the driver, the store and the sites: with random events, and
-//! through hours of mail.
+//! through days of mail.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
-mod cases;
+mod model;
 mod property;
-mod simulation;
+mod store;
 mod world;
