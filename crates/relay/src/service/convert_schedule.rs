@@ -59,7 +59,7 @@ impl Convert<'_> {
     fn source(&self, entry: &Entry<directory::rule::Source>) -> Option<schedule::Source> {
         let warmup = entry.rule.warmup.as_ref().map(|warmup| schedule::Warmup {
             start: warmup.start.begins(),
-            plan: warmup.plan.iter().map(|n| u32::try_from(*n).unwrap_or(u32::MAX)).collect(),
+            plan: warmup.plan.clone(),
         });
         Some(schedule::Source { name: Arc::clone(&entry.id), warmup })
     }
