@@ -95,6 +95,7 @@ fn beside_dead_hosts(messages: u64) -> u64 {
 fn memory_is_the_same_beside_a_few_and_beside_very_many_waiting_messages() {
     let (few, many) = if soak() { (10_000, 1_000_000) } else { (5_000, 50_000) };
     let (few_kb, many_kb) = (beside_dead_hosts(few), beside_dead_hosts(many));
+    println!("{few_kb} kB with {few} waiting, {many_kb} kB with {many}");
     let allowed = few_kb + few_kb / 10 + (8 << 10);
     assert!(many_kb <= allowed, "{few_kb} kB with {few} waiting, {many_kb} kB with {many}");
 }

@@ -98,7 +98,7 @@ fn unbound(dir: &Path, at: SocketAddr, authority: SocketAddr, zones: &[(&str, Si
     let mut conf = format!(
         "server:\n  interface: {}\n  port: {}\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"{}\"\n  \
          pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  log-servfail: yes\n  module-config: \"validator iterator\"\n  \
-         do-not-query-localhost: no\n  access-control: 127.0.0.0/8 allow\n  minimal-responses: no\n  qname-minimisation: no\n",
+         do-not-query-localhost: no\n  access-control: 127.0.0.0/8 allow\n  minimal-responses: no\n  aggressive-nsec: no\n  qname-minimisation: no\n",
         at.ip(),
         at.port(),
         dir.display()
