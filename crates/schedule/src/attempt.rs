@@ -152,7 +152,12 @@ impl Scheduler {
     /// An operator wants mail of this destination tried now: pauses of the paths to its site end early, whatever their
     /// cause. The next connection is still a probe that the others wait for.
     pub fn lift(&mut self, destination: &Destination, now: Now, out: &mut Vec<Effect>) {
-        let Some(site) = self.dest_by_key.get(destination).and_then(|&ix| self.dests[ix].site) else {
+        let known = self.dest_by_key.get(destination).copied();
+        let Some(site) = known.and_then(|ix| self.dests[ix].site) else {
+            // Where it is will be known when DNS has answered.
+            if let Some(ix) = known {
+                self.dests[ix].to_be_lifted = true;
+            }
             // Nothing of it is in memory; what is remembered of its own site may stand in the way.
             if let Some(&site) = self.site_by_key.get(&mail::Site::Alone(destination.clone())) {
                 self.lift_site(site, now);
@@ -164,7 +169,12 @@ impl Scheduler {
         self.arm(now, out);
     }
 
-    fn lift_site(&mut self, site: usize, now: Now) {
+    pub(crate) fn lift_site(&mut self, site: usize, now: Now) {
+        let key = &self.sites[site].key;
+        // What an earlier process learned of paths that nothing has gone by since.
+        for (_, learned) in self.restored.iter_mut().filter(|(path, _)| path.site == *key) {
+            learned.health.closed_until = learned.health.closed_until.map(|until| until.min(now.mono));
+        }
         for &path in &self.sites[site].paths {
             let health = &mut self.paths[path].health;
             if health.closed_until.is_some_and(|until| until > now.mono) {

@@ -97,6 +97,7 @@ impl Scheduler {
             queues: Vec::new(),
             site: None,
             asked: false,
+            to_be_lifted: false,
             timer: None,
             expires: now.mono,
             meter,
@@ -158,6 +159,9 @@ impl Scheduler {
         if let Some(old) = old {
             self.sites[old].dests -= 1;
             self.let_go(old);
+        }
+        if std::mem::take(&mut self.dests[ix].to_be_lifted) {
+            self.lift_site(new, now);
         }
         self.dispatch(new, now, out);
     }

@@ -172,6 +172,8 @@ pub(crate) struct Dest {
     pub(crate) site: Option<SiteIx>,
     /// DNS was asked, and has not answered.
     pub(crate) asked: bool,
+    /// An operator wants it tried now, and where it is was not known yet.
+    pub(crate) to_be_lifted: bool,
     /// When what is known of the site lapses, or DNS is asked again.
     pub(crate) expires: Mono,
     pub(crate) timer: Option<Mono>,

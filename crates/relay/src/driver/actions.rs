@@ -1,5 +1,7 @@
 //! What operators did: stored first, then applied here.
 
+use std::collections::HashSet;
+
 use mail::State;
 use schedule::Removed;
 use store::ChangedDelivery;
@@ -12,16 +14,18 @@ impl Driver {
     pub(crate) fn apply(&self, changed: &[ChangedDelivery]) -> u64 {
         let mut in_flight = 0;
         let now = self.0.clock.now();
+        let mut wanted = HashSet::new();
         for delivery in changed {
             let gone = self.forget(delivery);
             in_flight += u64::from(!gone);
             if let (true, Some(queue), Some(State::Waiting)) = (gone, &delivery.now_in, delivery.state) {
-                self.with_core(|core, at, out| {
-                    core.scheduler.parked(queue, now, at, out);
-                    // Whoever says "now" means it, also for a site that could not be reached a moment ago.
-                    core.scheduler.lift(&queue.destination, at, out);
-                });
+                self.with_core(|core, at, out| core.scheduler.parked(queue, now, at, out));
+                wanted.insert(&queue.destination);
             }
+        }
+        // Whoever says "now" means it, also for a site that could not be reached a moment ago.
+        for destination in wanted {
+            self.with_core(|core, at, out| core.scheduler.lift(destination, at, out));
         }
         in_flight
     }

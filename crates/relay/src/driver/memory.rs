@@ -24,6 +24,17 @@ impl Driver {
         }
     }
 
+    /// Somebody wants mail tried now while no relay runs: the next one shall not wait for sites that were out of reach.
+    pub(crate) async fn forget_pauses(&self) {
+        let Ok(Some(noted)) = self.0.store.note(NOTE).await else { return };
+        let Ok(mut state) = serde_json::from_slice::<schedule::SavedState>(&noted) else { return };
+        state.lift();
+        let Ok(note) = serde_json::to_vec(&state) else { return };
+        if let Err(error) = self.0.store.set_note(NOTE, note) {
+            tracing::warn!(%error, "what was learned about sites could not be written down");
+        }
+    }
+
     /// Writes down what was learned, if it is news.
     fn remember(&self, last: &mut u64) {
         let (revision, state) = self.with_core(|core, now, _| {

@@ -76,9 +76,15 @@ impl Control for RelayControl {
         Arc::clone(&self.0).submit(by, envelope, content).await
     }
 
-    async fn apply(&self, _action: Action, changed: Vec<ChangedDelivery>) -> u64 {
+    async fn apply(&self, action: Action, changed: Vec<ChangedDelivery>) -> u64 {
         // Nothing is delivered by a relay that does not run: what the store has now counts when it starts.
-        if self.0.is_serving { self.0.driver.apply(&changed) } else { 0 }
+        if self.0.is_serving {
+            return self.0.driver.apply(&changed);
+        }
+        if !matches!(action, Action::Hold { .. } | Action::Remove) && !changed.is_empty() {
+            self.0.driver.forget_pauses().await;
+        }
+        0
     }
 
     fn paths(&self) -> Result<Vec<PathView>, Problem> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use directory::Snapshot;
-use directory::rule::{Alias, Rewrite, RewriteOf};
+use directory::rule::{Alias, Entry, Kept, Rewrite, RewriteOf};
 use forward::{Keys, ReturnPaths, Rewriter, Rules, Srs, SrsPolicy};
 use mail::OrgId;
 
@@ -51,7 +51,7 @@ fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
     for entry in directory.rules::<Alias>() {
         let Some(org) = org(&entry.rule.org) else { continue };
         let alias = forward::Alias::parse(&entry.rule.from, &entry.rule.to, org);
-        rules.aliases.push(alias.map_err(|error| format!("alias {}: {error}", entry.id))?);
+        rules.aliases.extend(usable("alias", entry, alias)?);
     }
     for entry in directory.rules::<Rewrite>() {
         let Some(org) = org(&entry.rule.org) else { continue };
@@ -59,9 +59,22 @@ fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
         let (recipients, senders) = (of(RewriteOf::Recipient), of(RewriteOf::Sender));
         let rewrite =
             forward::Rewrite::parse(&entry.rule.pattern, &entry.rule.replace, recipients, senders, org);
-        rules.rewrites.push(rewrite.map_err(|error| format!("rewrite {}: {error}", entry.id))?);
+        rules.rewrites.extend(usable("rewrite", entry, rewrite)?);
     }
     Rewriter::compile(rules).map_err(|error| error.to_string())
+}
+
+/// A rule of the file that can't be used is an error, which whoever wrote it sees at once. One of the directory is passed over:
+/// the others must go on.
+fn usable<R, T>(kind: &str, entry: &Entry<R>, made: Result<T, forward::RuleError>) -> Result<Option<T>, String> {
+    match made {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if entry.kept == Kept::Config => Err(format!("{kind} {}: {error}", entry.id)),
+        Err(error) => {
+            tracing::error!(kind, id = %entry.id, %error, "a rule of the directory can't be used; mend or remove it");
+            Ok(None)
+        }
+    }
 }
 
 /// The keys in `data_dir`; made on first use. Nobody else may read them.
