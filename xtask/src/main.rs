@@ -18,6 +18,7 @@ const HELP: &str = "cargo xtask COMMAND
   neighbours         only install what the tests need
   bench [--quick]    load beside Postfix in one run, release build
   growth [--to N]    what a message costs as the queue grows to N, by the store alone
+  fill --dir DIR     fill the queue of a relay that does not run
   soak               the slow fault suites: every fsync boundary, power cuts, 100,000 queued
 ";
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::check(),
         "neighbours" => neighbours::install(),
         "bench" => verify::bench(rest),
-        "growth" => verify::growth(rest),
+        "growth" | "fill" => verify::tool(command, rest),
         "soak" => verify::soak(rest),
         _ => {
             print!("{HELP}");

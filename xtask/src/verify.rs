@@ -58,14 +58,14 @@ pub(crate) fn bench(args: &[String]) -> Done {
     run(bench)
 }
 
-/// What a message costs as the queue grows, by the store alone.
-pub(crate) fn growth(args: &[String]) -> Done {
-    let mut growth = command(
+/// One of the smaller measuring tools: `growth`, `fill`.
+pub(crate) fn tool(name: &str, args: &[String]) -> Done {
+    let mut tool = command(
         "cargo",
-        &["run", "--release", "--quiet", "--package", "posthouse-benches", "--bin", "growth", "--"],
+        &["run", "--release", "--quiet", "--package", "posthouse-benches", "--bin", name, "--"],
     );
-    growth.args(args);
-    run(growth)
+    tool.args(args);
+    run(tool)
 }
 
 fn tests(profile: &str, filters: &[String]) -> Done {
