@@ -12,8 +12,8 @@ use mail::{
     Accepted, Clock, Destination, Event, EventKind, Message, MessageId, OrgId, Recipient, Reply, Timestamp,
 };
 use receive::{AuthAnswer, AuthAsk, Backend, Connections, MailAsk, RcptAsk, Submission};
-use smtp::sasl::ScramVerifier;
 use schedule::Reservation;
+use smtp::sasl::ScramVerifier;
 use store::{Admission, Admitted, NewDelivery, NewState, Sealed, Sink};
 
 use crate::plan::{Planned, Planning, plan};
@@ -139,7 +139,10 @@ impl Relay {
     /// Whether the sender is somebody of ours: who logged in, or a local domain's.
     fn is_ours(&self, message: &Message) -> bool {
         message.origin.credential.is_some()
-            || message.reverse_path.as_ref().is_some_and(|sender| self.gate.policy().is_local(sender.domain()))
+            || message
+                .reverse_path
+                .as_ref()
+                .is_some_and(|sender| self.gate.policy().is_local(sender.domain()))
     }
 }
 

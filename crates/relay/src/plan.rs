@@ -92,7 +92,12 @@ mod tests {
         let sender = sender.map(|s| Address::parse(s).unwrap());
         let recipients: Vec<Recipient> =
             recipients.iter().map(|r| Recipient::new(Address::parse(r).unwrap())).collect();
-        let ask = Planning { org: OrgId(7), stream: Stream::Bulk, sender: sender.as_ref(), forwarding: &Forwarding::default() };
+        let ask = Planning {
+            org: OrgId(7),
+            stream: Stream::Bulk,
+            sender: sender.as_ref(),
+            forwarding: &Forwarding::default(),
+        };
         let plan = plan(directory, ask, &recipients);
         for delivery in &plan {
             assert_eq!((delivery.queue.org, delivery.queue.stream), (OrgId(7), Stream::Bulk));

@@ -75,7 +75,9 @@ impl Driver {
         for pending in ended.waiting.recipients.clone() {
             let outcome = match &read {
                 Err(error) => deferred(format!("the stored message could not be read: {error}")),
-                Ok(octets) => self.read_bounce(&settings, &pending.recipient.address, octets, &mut ended).await,
+                Ok(octets) => {
+                    self.read_bounce(&settings, &pending.recipient.address, octets, &mut ended).await
+                }
             };
             outcomes.push(RecipientOutcome::new(pending.number, outcome));
         }
@@ -90,7 +92,13 @@ impl Driver {
     }
 
     /// What a message to this return path tells, and what is done about it.
-    async fn read_bounce(&self, settings: &Settings, to: &Address, octets: &[u8], ended: &mut Ended) -> Outcome {
+    async fn read_bounce(
+        &self,
+        settings: &Settings,
+        to: &Address,
+        octets: &[u8],
+        ended: &mut Ended,
+    ) -> Outcome {
         let now = self.0.clock.now();
         let Some(path) = settings.forwarding.returns.as_ref().and_then(|r| r.verify(to, now).ok()) else {
             return done("a return path that is no longer good: nothing is done about it");
@@ -98,7 +106,8 @@ impl Driver {
         let Some(reports) = report::dsn::read(octets) else {
             return done("no report of failure in a form that is understood: nothing is done about it");
         };
-        let query = TraceQuery { id: Some(path.message.to_string()), limit: Some(1), ..TraceQuery::default() };
+        let query =
+            TraceQuery { id: Some(path.message.to_string()), limit: Some(1), ..TraceQuery::default() };
         let original = match self.0.history.trace(query).await {
             Ok(found) => found.into_iter().next(),
             Err(error) => return deferred(format!("the history could not be read: {error}")),
@@ -203,8 +212,13 @@ fn late(
             let text = text.as_deref()?;
             original.recipients.iter().find(|r| r.address.eq_ignore_ascii_case(text)).map(|r| r.number)
         };
-        let recipient = path.recipient.or_else(|| named(&report.original_recipient)).or_else(|| named(&report.final_recipient));
-        let Some(recipient) = recipient.filter(|n| !all.iter().any(|late| late.recipient == *n)) else { continue };
+        let recipient = path
+            .recipient
+            .or_else(|| named(&report.original_recipient))
+            .or_else(|| named(&report.final_recipient));
+        let Some(recipient) = recipient.filter(|n| !all.iter().any(|late| late.recipient == *n)) else {
+            continue;
+        };
         let outcome = report.outcome();
         let host = report.remote.as_deref();
         let provider = host.and_then(|host| settings.policy.providers.provider_of(&[host]));

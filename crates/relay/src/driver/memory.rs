@@ -20,7 +20,9 @@ impl Driver {
         };
         match serde_json::from_slice(&noted) {
             Ok(state) => self.with_core(|core, now, _| core.scheduler.restore(state, now)),
-            Err(error) => tracing::warn!(%error, "what an earlier version learned about sites is not understood"),
+            Err(error) => {
+                tracing::warn!(%error, "what an earlier version learned about sites is not understood")
+            }
         }
     }
 

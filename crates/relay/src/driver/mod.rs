@@ -165,13 +165,16 @@ impl Driver {
     }
 
     /// Asks for a place in memory for each queue of a message, before it is admitted.
-    pub(crate) fn reserve(&self, credential: Option<&str>, queues: impl Iterator<Item = QueueKey>) -> Reserved {
+    pub(crate) fn reserve(
+        &self,
+        credential: Option<&str>,
+        queues: impl Iterator<Item = QueueKey>,
+    ) -> Reserved {
         let credential = self.ceiling_of(credential);
         let now = self.now();
         let mut core = self.0.core.lock();
-        let places = queues
-            .map(|queue| (core.scheduler.reserve(&queue, credential.as_ref(), now), queue))
-            .collect();
+        let places =
+            queues.map(|queue| (core.scheduler.reserve(&queue, credential.as_ref(), now), queue)).collect();
         Reserved { driver: self.clone(), places }
     }
 

@@ -100,7 +100,9 @@ impl Driver {
         match store.admit(admission).await {
             Ok(Admitted::New(deliveries)) => reserved.admitted(deliveries),
             Ok(Admitted::Duplicate(_)) => {}
-            Err(error) => tracing::warn!(id = %message.id, %error, "nobody could be told that aliases were opened"),
+            Err(error) => {
+                tracing::warn!(id = %message.id, %error, "nobody could be told that aliases were opened")
+            }
         }
     }
 
@@ -156,9 +158,8 @@ impl Driver {
         let snapshot = self.0.directory.snapshot();
         let (id, now) = (message.id, message.received_at);
         let applied = settings.forwarding.apply(&snapshot, &mut message, vec![recipient], true, now);
-        let Applied { recipients, told, .. } = applied
-            .inspect_err(|reply| tracing::warn!(%id, %reply, "a report has nowhere to go"))
-            .ok()?;
+        let Applied { recipients, told, .. } =
+            applied.inspect_err(|reply| tracing::warn!(%id, %reply, "a report has nowhere to go")).ok()?;
         let ask = Planning {
             org: message.org,
             stream: message.stream,

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use directory::{NewSuppression, SuppressedBy};
 use mail::{
-    Address, Attempt, BounceClass, Disposition, Event, EventKind, Notify, OrgId, Outcome, RecipientStatus, ReportKind, State,
-    Timestamp,
+    Address, Attempt, BounceClass, Disposition, Event, EventKind, Notify, OrgId, Outcome, RecipientStatus,
+    ReportKind, State, Timestamp,
 };
 use schedule::{Advice, Decision, Facts, Fate, Now, decide};
 use store::{Admitted, Content, Next, Settled, Settlement, Waiting};

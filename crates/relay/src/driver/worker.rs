@@ -18,7 +18,8 @@ use super::{Driver, Order};
 
 /// Delivers over one connection until there is nothing left for it.
 pub(super) async fn work(driver: Driver, path: Path, first: DeliveryId) {
-    let mut worker = Worker { link: driver.0.engine.link((path.source.clone(), path.site.clone())), path, driver };
+    let mut worker =
+        Worker { link: driver.0.engine.link((path.source.clone(), path.site.clone())), path, driver };
     let limit = worker.driver.0.settings.load().policy.traffic(&worker.path.source, &worker.path.site);
     worker.link.set_limit(limit.messages_per_connection);
     let mut next = Some(first);
@@ -55,7 +56,8 @@ impl Worker {
         let turn = driver.with_core(|core, now, out| {
             let kept = report.link == schedule::Link::Kept;
             core.scheduler.attempted(id, report, now, out);
-            let turn = if kept && !stopping { core.scheduler.next_for(&self.path, now, out) } else { Turn::Close };
+            let turn =
+                if kept && !stopping { core.scheduler.next_for(&self.path, now, out) } else { Turn::Close };
             // It is on the list before anybody can look for it: otherwise a new worker would come in its place.
             let told = (turn == Turn::Wait).then(|| core.wait_idle(&self.path));
             (turn, told)
@@ -214,7 +216,12 @@ pub(super) async fn answer(driver: Driver, id: DeliveryId, outcome: Arc<Outcome>
 }
 
 /// An attempt that reached nobody.
-fn without_peer(driver: &Driver, waiting: &Waiting, source: Option<SourceName>, outcome: &Outcome) -> Attempt {
+fn without_peer(
+    driver: &Driver,
+    waiting: &Waiting,
+    source: Option<SourceName>,
+    outcome: &Outcome,
+) -> Attempt {
     let outcomes =
         waiting.recipients.iter().map(|r| RecipientOutcome::new(r.number, outcome.clone())).collect();
     Attempt {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::types::{
-    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded, Status,
+    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
+    Status,
 };
 use api::{Control, Kind, Problem, Upload};
 use directory::Directory;

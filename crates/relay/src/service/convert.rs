@@ -157,7 +157,9 @@ fn signed_returns(config: &Config, directory: &directory::Snapshot) -> driver::S
     } else if orgs.is_empty() {
         driver::SignedReturns::Everyone
     } else {
-        driver::SignedReturns::Of(orgs.iter().filter_map(|name| directory.org_named(name)).map(|o| o.id).collect())
+        driver::SignedReturns::Of(
+            orgs.iter().filter_map(|name| directory.org_named(name)).map(|o| o.id).collect(),
+        )
     }
 }
 
@@ -235,7 +237,8 @@ pub(crate) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String
 
 /// The file's smart hosts, as the directory takes them.
 pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
-    let secret = |secret: &Option<config::Secret>| secret.as_ref().map(|s| directory::Secret::new(s.expose()));
+    let secret =
+        |secret: &Option<config::Secret>| secret.as_ref().map(|s| directory::Secret::new(s.expose()));
     let login = |login: &config::LoginRule| directory::HostLogin {
         senders: login.senders.clone(),
         domains: login.domains.clone(),

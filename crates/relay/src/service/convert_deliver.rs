@@ -30,7 +30,8 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
     let in_the_clear = host.tls == mail::SmartHostTls::None;
     let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned()).unwrap_or_default();
     let weights = more.weights.iter().copied().chain(std::iter::repeat(1));
-    let hosts = host.hosts.iter().cloned().zip(weights).map(|(at, weight)| WeightedHost { at, weight }).collect();
+    let hosts =
+        host.hosts.iter().cloned().zip(weights).map(|(at, weight)| WeightedHost { at, weight }).collect();
     let logins = more.logins.iter().map(|rule| LoginRule {
         senders: rule.senders.clone(),
         domains: rule.domains.clone(),
@@ -43,7 +44,11 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
         }
         (Some(username), Some(oauth)) => {
             let in_file = oauth.refresh_token_file.clone().map(RefreshToken::File);
-            let in_text = || Some(RefreshToken::Text(smtp::sasl::Password(oauth.refresh_token.as_ref()?.expose().to_owned())));
+            let in_text = || {
+                Some(RefreshToken::Text(smtp::sasl::Password(
+                    oauth.refresh_token.as_ref()?.expose().to_owned(),
+                )))
+            };
             let made = OAuth::new(
                 username.clone(),
                 &oauth.token_url,

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use directory::Snapshot;
-use directory::rule::{Alias, Entry, Kept, Rewrite, RewriteOf};
+use directory::Source as Kept;
+use directory::rule::{Alias, Entry, Rewrite, RewriteOf};
 use forward::{Keys, ReturnPaths, Rewriter, Rules, Srs, SrsPolicy};
 use mail::OrgId;
 
@@ -66,7 +67,11 @@ fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
 
 /// A rule of the file that can't be used is an error, which whoever wrote it sees at once. One of the directory is passed over:
 /// the others must go on.
-fn usable<R, T>(kind: &str, entry: &Entry<R>, made: Result<T, forward::RuleError>) -> Result<Option<T>, String> {
+fn usable<R, T>(
+    kind: &str,
+    entry: &Entry<R>,
+    made: Result<T, forward::RuleError>,
+) -> Result<Option<T>, String> {
     match made {
         Ok(made) => Ok(Some(made)),
         Err(error) if entry.kept == Kept::Config => Err(format!("{kind} {}: {error}", entry.id)),
@@ -94,8 +99,13 @@ pub(super) fn keys(data_dir: &Path) -> Result<Keys, String> {
     if let Some(text) = new {
         let unfinished = path.with_extension("keys.new");
         let mut options = std::fs::OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished).map_err(at_fault)?;
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .map_err(at_fault)?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at_fault)?;
         std::fs::rename(&unfinished, &path).map_err(at_fault)?;
         std::fs::File::open(data_dir).and_then(|dir| dir.sync_all()).map_err(at_fault)?;

@@ -57,10 +57,11 @@ impl Convert<'_> {
     }
 
     fn source(&self, entry: &Entry<directory::rule::Source>) -> Option<schedule::Source> {
-        let warmup = entry.rule.warmup.as_ref().map(|warmup| schedule::Warmup {
-            start: warmup.start.begins(),
-            plan: warmup.plan.clone(),
-        });
+        let warmup = entry
+            .rule
+            .warmup
+            .as_ref()
+            .map(|warmup| schedule::Warmup { start: warmup.start.begins(), plan: warmup.plan.clone() });
         Some(schedule::Source { name: Arc::clone(&entry.id), warmup })
     }
 
@@ -135,7 +136,8 @@ impl Convert<'_> {
     }
 
     fn suspensions(&self, now: Timestamp) -> Vec<schedule::Suspension> {
-        let current = self.directory.rules::<directory::rule::Suspension>().filter(|entry| !entry.rule.is_over(now));
+        let current =
+            self.directory.rules::<directory::rule::Suspension>().filter(|entry| !entry.rule.is_over(now));
         let convert = |entry: &Arc<Entry<directory::rule::Suspension>>| {
             let rule = &entry.rule;
             let org = match &rule.org {

@@ -31,7 +31,13 @@ impl Relay {
         let org = access.as_ref().map_or(mail::OrgId::DEFAULT, |access| access.org());
         let login = ask.credential.as_deref().and_then(|login| snapshot.credential(login));
         let stream = login.map(|credential| credential.stream).unwrap_or_default();
-        let mail = Mail { snapshot: &snapshot, org, stream, sender: sender.as_ref(), login: ask.credential.as_deref() };
+        let mail = Mail {
+            snapshot: &snapshot,
+            org,
+            stream,
+            sender: sender.as_ref(),
+            login: ask.credential.as_deref(),
+        };
         let mut recipients = Vec::new();
         for to in &ask.to {
             let to = address(to)?;
@@ -72,7 +78,8 @@ impl Relay {
         let becomes = self.becomes(mail, to);
         // Of several addresses that an alias stands for, the way of the first is shown: the others can be asked for.
         let towards = becomes.first().cloned().unwrap_or_else(|| to.clone());
-        let (destination, route) = crate::plan::way(mail.snapshot, &self.forwarding.load(), mail.sender, &towards);
+        let (destination, route) =
+            crate::plan::way(mail.snapshot, &self.forwarding.load(), mail.sender, &towards);
         let route = route.map_or_else(
             || "no route matches: by MX".to_owned(),
             |route| {

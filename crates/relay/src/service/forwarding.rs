@@ -58,9 +58,8 @@ impl Forwarding {
     /// # Errors
     /// The reply for one that pretends to be signed here, or whose aliases lead nowhere.
     pub(crate) fn special(&self, org: OrgId, to: &Address, now: Timestamp) -> Result<Option<Special>, Reply> {
-        let forged = |words: String| {
-            Reply::new(550, EnhancedStatus::new(5, 1, 1), format!("<{to}>: {words}"))
-        };
+        let forged =
+            |words: String| Reply::new(550, EnhancedStatus::new(5, 1, 1), format!("<{to}>: {words}"));
         if let Some(returns) = self.returns.as_ref().filter(|returns| returns.is_ours(to)) {
             return returns.verify(to, now).map(|_| Some(Special::Signed)).map_err(|e| forged(e.to_string()));
         }
@@ -95,7 +94,8 @@ impl Forwarding {
         }
         let was = message.reverse_path.clone();
         let turned = self.turn_back(&recipients, now)?;
-        let expansion = self.rewriter.expand(message.org, was.as_ref(), turned.as_deref().unwrap_or(&recipients));
+        let expansion =
+            self.rewriter.expand(message.org, was.as_ref(), turned.as_deref().unwrap_or(&recipients));
         if let Some(refused) = expansion.refused.first() {
             return Err(refusal(&recipients[usize::from(refused.from)].address, refused));
         }

@@ -59,7 +59,10 @@ const COUNTERS: [(&str, &str); 5] = [
     ("posthouse_recipients_total", "Recipients by what an attempt or the end of their time came to"),
     ("posthouse_bounces_total", "Refused and deferred recipients by what it was about"),
     ("posthouse_delivery_connections_total", "Connections made for deliveries: tls, clear or failed"),
-    ("posthouse_delivery_tls_fallbacks_total", "Deliveries in the clear after a failed handshake that nobody insisted on"),
+    (
+        "posthouse_delivery_tls_fallbacks_total",
+        "Deliveries in the clear after a failed handshake that nobody insisted on",
+    ),
     ("posthouse_delivery_panics_total", "Attempts that ended in a fault of this program"),
 ];
 

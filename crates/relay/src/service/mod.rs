@@ -37,8 +37,8 @@ pub(crate) use control::RelayControl;
 pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
 pub(crate) use forwarding::{Applied, Forwarding, Opened, Special};
 pub(crate) use gate::Gate;
-pub(crate) use security::Security;
 pub(crate) use run::{ServeError, open, serve};
+pub(crate) use security::Security;
 pub(crate) use tell::tell;
 
 /// Everything that a running relay is made of.

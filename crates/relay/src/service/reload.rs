@@ -34,7 +34,8 @@ impl Relay {
         // Everything that can fail comes before anything is changed.
         let snapshot = self.directory.snapshot();
         convert::delivering(&new, &snapshot, &self.clock).map_err(|e| wrong(&e))?;
-        let forwarding = Arc::new(convert_forward::forwarding(&new, &snapshot, &self.keys).map_err(ReloadError::Config)?);
+        let forwarding =
+            Arc::new(convert_forward::forwarding(&new, &snapshot, &self.keys).map_err(ReloadError::Config)?);
         convert::driving(&new, &snapshot, &forwarding, 0, self.clock.now()).map_err(ReloadError::Config)?;
         super::Gate::new(&new, self.clock.clone()).map_err(ReloadError::Config)?;
         self.tls.reconfigure(convert::server_tls(&new)).map_err(|e| wrong(&e))?;

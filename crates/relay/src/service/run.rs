@@ -135,7 +135,8 @@ async fn open_all(
     let tls = net::ServerTls::open(convert::server_tls(&config), clock.clone())?;
     let snapshot = directory.snapshot();
     let keys = convert_forward::keys(&config.data_dir).map_err(ServeError::Configuration)?;
-    let forwarding = convert_forward::forwarding(&config, &snapshot, &keys).map_err(ServeError::Configuration)?;
+    let forwarding =
+        convert_forward::forwarding(&config, &snapshot, &keys).map_err(ServeError::Configuration)?;
     let forwarding = Arc::new(forwarding);
     let mut settings = convert::delivering(&config, &snapshot, &clock)?;
     let security = Security::open(&config, &settings, &clock)?;
@@ -148,7 +149,8 @@ async fn open_all(
         history.clone(),
         Arc::clone(&engine),
         clock.clone(),
-        convert::driving(&config, &snapshot, &forwarding, seed, clock.now()).map_err(ServeError::Configuration)?,
+        convert::driving(&config, &snapshot, &forwarding, seed, clock.now())
+            .map_err(ServeError::Configuration)?,
     );
     let gate = Gate::new(&config, clock.clone()).map_err(ServeError::Configuration)?;
     let policy = ArcSwap::from_pointee(convert::policy(&config, &tls, &snapshot));

@@ -26,7 +26,8 @@ impl Security {
             allow_private: config.dns.allow_private_targets,
             ..StsConfig::new(config.data_dir.join("mta-sts"))
         };
-        let policies = StsCache::open(wanted, settings.resolver.clone(), settings.tls.clone(), clock.clone())?;
+        let policies =
+            StsCache::open(wanted, settings.resolver.clone(), settings.tls.clone(), clock.clone())?;
         Ok(Self { policies, results: Arc::new(TlsResults::default()) })
     }
 

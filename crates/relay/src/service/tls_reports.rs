@@ -73,7 +73,8 @@ fn merge(old: &mut TlsResult, new: TlsResult) {
 pub(super) async fn run(relay: Arc<Relay>, shutdown: CancellationToken) {
     let mut book = read(&relay).await;
     // The same moment after midnight every day.
-    let spread = relay.config.load().hostname.bytes().fold(0, |sum: i64, b| (sum * 31 + i64::from(b)) % SPREAD);
+    let spread =
+        relay.config.load().hostname.bytes().fold(0, |sum: i64, b| (sum * 31 + i64::from(b)) % SPREAD);
     loop {
         let stopping = tokio::select! {
             () = shutdown.cancelled() => true,
@@ -123,7 +124,9 @@ async fn send_day(relay: &Arc<Relay>, book: &mut Book, day: i64) {
             Ok(addresses) if addresses.is_empty() => {}
             Ok(addresses) => send(relay, day, &domain, &results, &addresses).await,
             Err(_) if relay.clock.now().millis() < (day + LATE_DAYS) * DAY => unanswered.extend(results),
-            Err(error) => tracing::warn!(domain, %error, "no TLS report: where it goes could not be found out"),
+            Err(error) => {
+                tracing::warn!(domain, %error, "no TLS report: where it goes could not be found out")
+            }
         }
         write(relay, book);
     }
@@ -133,7 +136,13 @@ async fn send_day(relay: &Arc<Relay>, book: &mut Book, day: i64) {
     }
 }
 
-async fn send(relay: &Arc<Relay>, day: i64, domain: &str, results: &[TlsResult], addresses: &[ReportAddress]) {
+async fn send(
+    relay: &Arc<Relay>,
+    day: i64,
+    domain: &str,
+    results: &[TlsResult],
+    addresses: &[ReportAddress],
+) {
     let Some(report) = compose(relay, day, domain, results) else { return };
     for address in addresses {
         match address {
@@ -242,8 +251,12 @@ mod tests {
     use super::*;
 
     fn result(domain: &str, successes: u64, failures: u64) -> TlsResult {
-        let policy =
-            PolicySeen { domain: domain.into(), kind: PolicyType::Sts, text: vec!["mode: enforce".into()], mx: vec![] };
+        let policy = PolicySeen {
+            domain: domain.into(),
+            kind: PolicyType::Sts,
+            text: vec!["mode: enforce".into()],
+            mx: vec![],
+        };
         let failure = FailureSeen {
             result: ResultType::StarttlsNotSupported,
             sending_ip: None,
