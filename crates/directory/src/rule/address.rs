@@ -117,15 +117,17 @@ impl Rule for Rewrite {
             let what = format!("a pattern has 1 to {PATTERN_MAX} octets");
             return Err(Wrong::new("pattern", what, "such as '^(.+)@old\\.example$'"));
         }
-        let built =
-            regex::RegexBuilder::new(&self.pattern).case_insensitive(true).size_limit(1 << 20).build();
-        if let Err(error) = built {
-            let text = error.to_string();
-            let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            return Err(Wrong::new("pattern", format!("the pattern is no regular expression: {last}"), ""));
-        }
+        // By itself first: else a parenthesis too many would close the group around it.
+        let built = regular_expression(&self.pattern)
+            .and_then(|_| regular_expression(&format!(r"\A(?:{})\z", self.pattern)))
+            .map_err(|what| Wrong::new("pattern", what, ""))?;
         if self.replace.len() > PATTERN_MAX {
             return Err(Wrong::new("replace", format!("a replacement has at most {PATTERN_MAX} octets"), ""));
+        }
+        if let Some(what) = replacement_fault(&self.replace, &built) {
+            let help =
+                "$1 to $9 and ${name} are groups of the pattern, $0 is the address, $$ is a dollar sign";
+            return Err(Wrong::new("replace", what, help));
         }
         if self.of.is_empty() {
             return Err(Wrong::new("of", "a rewriting rule about no address", "of = [\"recipient\"]"));
@@ -138,6 +140,78 @@ impl Rule for Rewrite {
     }
 }
 
+fn regular_expression(pattern: &str) -> Result<regex::Regex, String> {
+    let built = regex::RegexBuilder::new(pattern).case_insensitive(true).size_limit(1 << 20).build();
+    built.map_err(|error| {
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("the pattern is no regular expression: {last}")
+    })
+}
+
+/// What keeps a replacement from being filled in, or from ever making an address.
+fn replacement_fault(replace: &str, pattern: &regex::Regex) -> Option<String> {
+    let (mut rest, mut groups) = (replace, 0);
+    while let Some((_, behind)) = rest.split_once('$') {
+        if let Some(behind) = behind.strip_prefix('$') {
+            rest = behind;
+            continue;
+        }
+        let name = match behind.strip_prefix('{') {
+            Some(inner) => inner.split_once('}'),
+            None if behind.starts_with(|c: char| c.is_ascii_digit()) => Some(behind.split_at(1)),
+            None => None,
+        };
+        let Some((name, behind)) = name else {
+            return Some(format!(
+                "a $ in {:?} has neither a digit nor a name in braces behind it",
+                shown(replace)
+            ));
+        };
+        let known = match name.parse::<usize>() {
+            Ok(number) => number < pattern.captures_len(),
+            Err(_) => pattern.capture_names().flatten().any(|known| known == name),
+        };
+        if !known {
+            return Some(format!(
+                "{:?} speaks of the group {}, which the pattern has not",
+                shown(replace),
+                shown(name)
+            ));
+        }
+        (rest, groups) = (behind, groups + 1);
+    }
+    let fixed = replace.replace("$$", "$");
+    let is_address = groups > 0 || Address::parse(&fixed).is_ok();
+    (!is_address).then(|| format!("{:?} is no address", shown(&fixed)))
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_fine(pattern: &str, replace: &str) -> bool {
+        let of = vec![RewriteOf::Recipient];
+        Rewrite { pattern: pattern.into(), replace: replace.into(), of, org: None }.check().is_ok()
+    }
+
+    #[test]
+    fn a_replacement_that_can_not_be_filled_in_is_refused() {
+        let pattern = r"^(.+)@(?<host>old\.example)$";
+        for fine in ["$1@new.example", "${1}x@${host}", "$0", "a$$b@new.example", "fixed@new.example"] {
+            assert!(is_fine(pattern, fine), "{fine}");
+        }
+        for bad in
+            ["$3@new.example", "${who}@new.example", "$x@new.example", "${1@new.example", "a$", "nobody"]
+        {
+            assert!(!is_fine(pattern, bad), "{bad}");
+        }
+        for bad in ["(", "a)|(b", "(a{1,900}){1,900}"] {
+            assert!(!is_fine(bad, "a@b.example"), "{bad}");
+        }
+    }
 }
