@@ -26,6 +26,17 @@ pub struct Alias {
     pub org: Option<String>,
 }
 
+/// What is compared when an alias is looked for: one address may be written in several ways.
+fn looked_up(from: &str) -> Option<String> {
+    match from.strip_prefix('@') {
+        Some(domain) => domain_to_ascii(domain).map(|domain| format!("@{domain}")),
+        None => {
+            let address = Address::parse(from).ok()?;
+            Some(format!("{}@{}", address.local().to_lowercase(), address.domain()))
+        }
+    }
+}
+
 /// `user@domain` or `@domain`.
 fn is_address_or_domain(text: &str) -> bool {
     match text.strip_prefix('@') {
@@ -63,7 +74,7 @@ impl Rule for Alias {
             (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
             (a, b) => a == b,
         };
-        same_org && self.from.eq_ignore_ascii_case(&other.from)
+        same_org && looked_up(&self.from) == looked_up(&other.from)
     }
 }
 
@@ -197,6 +208,16 @@ mod tests {
     fn is_fine(pattern: &str, replace: &str) -> bool {
         let of = vec![RewriteOf::Recipient];
         Rewrite { pattern: pattern.into(), replace: replace.into(), of, org: None }.check().is_ok()
+    }
+
+    #[test]
+    fn one_address_has_one_alias_however_it_is_written() {
+        let alias = |from: &str| Alias { from: from.into(), ..Alias::default() };
+        assert!(alias("Đạt@việt.example").clashes(&alias("đạt@xn--vit-5kz.example")));
+        assert!(alias("@VIỆT.example").clashes(&alias("@xn--vit-5kz.example")));
+        assert!(!alias("a@x.example").clashes(&alias("@x.example")));
+        let of_acme = Alias { org: Some("acme".into()), ..alias("a@x.example") };
+        assert!(!alias("a@x.example").clashes(&of_acme));
     }
 
     #[test]

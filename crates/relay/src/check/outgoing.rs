@@ -10,6 +10,7 @@ use net::Resolver;
 use super::Findings;
 use super::remote::{reverse, timed};
 use crate::config::Config;
+use crate::service::convert_forward;
 
 /// What can be looked at on this machine.
 pub(super) fn look(config: &Config, snapshot: &Snapshot, now: Timestamp, found: &mut Findings) {
@@ -20,6 +21,7 @@ pub(super) fn look(config: &Config, snapshot: &Snapshot, now: Timestamp, found: 
     named::<Ceiling>(config, "ceiling", snapshot, found);
     named::<Alias>(config, "alias", snapshot, found);
     named::<Rewrite>(config, "rewrite", snapshot, found);
+    aliases(snapshot, found);
     bounce_orgs(config, snapshot, found);
     policies(snapshot, found);
     data_files(config, found);
@@ -44,6 +46,18 @@ fn source(entry: &Entry<Source>, now: Timestamp, found: &mut Findings) {
     {
         let text = format!("{}: it sends nothing before {}, when its warm-up begins", entry.id, warmup.start);
         found.warn("source", text, "leave it out of pools that have no other source until then");
+    }
+}
+
+/// Whether every alias leads to somebody.
+fn aliases(snapshot: &Snapshot, found: &mut Findings) {
+    match convert_forward::rewriter(snapshot) {
+        Err(error) => found.fail("alias", error, "correct the rule"),
+        Ok(rewriter) => {
+            for words in rewriter.warnings() {
+                found.warn("alias", words, "mail for an alias that leads to nobody is refused: correct it");
+            }
+        }
     }
 }
 

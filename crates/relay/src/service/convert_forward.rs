@@ -40,7 +40,11 @@ pub(super) fn forwarding(config: &Config, directory: &Snapshot, keys: &Keys) -> 
     Ok(Forwarding { rewriter: rewriter(directory)?, srs, returns })
 }
 
-fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
+/// Aliases and rewriting of file and directory.
+///
+/// # Errors
+/// In words, about a rule.
+pub(crate) fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
     // A rule of an organisation that is gone is nobody's.
     let org = |name: &Option<String>| -> Option<Option<OrgId>> {
         match name {

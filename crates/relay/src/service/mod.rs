@@ -3,7 +3,7 @@
 mod control;
 mod convert;
 mod convert_deliver;
-mod convert_forward;
+pub(crate) mod convert_forward;
 mod convert_schedule;
 mod explain;
 mod explain_outgoing;
