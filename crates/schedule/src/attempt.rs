@@ -12,6 +12,9 @@ use crate::queue::{Entry, Stage};
 use crate::scheduler::Scheduler;
 use crate::signal::Signal;
 
+/// Destinations that an operator wants tried now and of which nothing is in memory yet.
+const LIFTS_MAX: usize = 10_000;
+
 impl Scheduler {
     /// An attempt is over; the delivery stays in memory until [`Scheduler::finished`]. With [`Link::Kept`] the worker
     /// asks [`Scheduler::next_for`] at once, under the same lock. For an answered delivery the report says nothing.
@@ -154,9 +157,11 @@ impl Scheduler {
     pub fn lift(&mut self, destination: &Destination, now: Now, out: &mut Vec<Effect>) {
         let known = self.dest_by_key.get(destination).copied();
         let Some(site) = known.and_then(|ix| self.dests[ix].site) else {
-            // Where it is will be known when DNS has answered.
-            if let Some(ix) = known {
-                self.dests[ix].to_be_lifted = true;
+            // Where it is will be known when something of it is in memory, and DNS has answered.
+            match known {
+                Some(ix) => self.dests[ix].to_be_lifted = true,
+                None if self.lifts.len() < LIFTS_MAX => drop(self.lifts.insert(destination.clone())),
+                None => {}
             }
             // Nothing of it is in memory; what is remembered of its own site may stand in the way.
             if let Some(&site) = self.site_by_key.get(&mail::Site::Alone(destination.clone())) {

@@ -97,7 +97,7 @@ impl Scheduler {
             queues: Vec::new(),
             site: None,
             asked: false,
-            to_be_lifted: false,
+            to_be_lifted: self.lifts.remove(&key),
             timer: None,
             expires: now.mono,
             meter,
@@ -110,6 +110,9 @@ impl Scheduler {
         } else {
             let site = self.site(&SiteKey::Alone(key));
             self.dests[ix].site = Some(site);
+            if std::mem::take(&mut self.dests[ix].to_be_lifted) {
+                self.lift_site(site, now);
+            }
         }
         ix
     }

@@ -1,6 +1,6 @@
 //! The scheduler's state, and what the driver tells it about deliveries.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use mail::{DeliveryId, Destination, Mono, OrgId, QueueKey, Timestamp};
@@ -48,6 +48,8 @@ pub struct Scheduler {
     pub(crate) warmups: Warmups,
     /// What the last process knew of paths that have not been used since.
     pub(crate) restored: HashMap<Path, Learned>,
+    /// Destinations to be lifted when something of them is in memory.
+    pub(crate) lifts: HashSet<Destination>,
     /// Clocks of destinations that have a rate and no mail in memory.
     pub(crate) routes_kept: HashMap<Destination, Meter>,
     /// Clocks of organisations that an earlier process saved.
@@ -125,6 +127,7 @@ impl Scheduler {
             stops: Vec::new(),
             warmups: Warmups::default(),
             restored: HashMap::new(),
+            lifts: HashSet::new(),
             routes_kept: HashMap::new(),
             org_clocks: HashMap::new(),
             entries: IdMap::default(),
