@@ -208,3 +208,33 @@ fn forwarded_mail_goes_on_with_a_sender_of_ours_and_its_bounce_goes_back() {
     assert_eq!((stayed.sender(), stayed.recipients()), ("al@far.example", vec!["bob@local.example"]));
     assert_eq!(back.count(), 1);
 }
+
+#[test]
+fn limits_are_kept_and_a_bad_rule_takes_no_other_with_it() {
+    let sink = Sink::start();
+    let relay = relay(&sink, "[forward]\nalias_depth = 2\nalias_recipients = 3\n");
+    for n in 0..3 {
+        let (from, to) = (format!("a{n}@local.example"), format!("a{}@local.example", n + 1));
+        relay.cli(&["alias", "add", &from, "--to", &to]);
+    }
+    let many: Vec<String> = (0..4).map(|n| format!("m{n}@x.example")).collect();
+    let mut add = vec!["alias", "add", "many@local.example"];
+    many.iter().for_each(|to| add.extend(["--to", to]));
+    relay.cli(&add);
+    let mut smtp = Smtp::connect(relay.smtp());
+    smtp.ehlo();
+    smtp.cmd("MAIL FROM:<me@far.example>").expect(250);
+    smtp.cmd("RCPT TO:<a1@local.example>").expect(250);
+    let deep = smtp.cmd("RCPT TO:<a0@local.example>").expect(550);
+    assert!(deep.mentions("5.4.6"), "{deep}");
+    let many = smtp.cmd("RCPT TO:<many@local.example>").expect(550);
+    assert!(many.mentions("5.3.5"), "{many}");
+
+    let (status, words) = relay.try_cli(&["rewrite", "add", "^(.+)@old.example$", "$2@new.example"]);
+    assert!(!status.success() && words.contains("group"), "{words}");
+    relay.cli(&["alias", "add", "round@local.example", "--to", "round2@local.example"]);
+    relay.cli(&["alias", "add", "round2@local.example", "--to", "round@local.example"]);
+    let (_, found) = relay.try_cli(&["check", "--offline"]);
+    assert!(found.contains("round@local.example → round2@local.example → round@local.example"), "{found}");
+    assert_eq!(became(&relay, &sink, "b@local.example"), ["b@local.example"]);
+}

@@ -163,7 +163,7 @@ impl Sts {
         let zone =
             format!("@ MX 10 mx\nmx A {MX}\nmta-sts A {WEB}\n_mta-sts TXT \"v=STSv1; id=20261124;\"\n");
         let dns = SignedDns::serve(&[("sts.example", Signing::Insecure, &zone)]);
-        Self { dns, certificate, dir, web: web }
+        Self { dns, certificate, dir, web }
     }
 
     /// A relay that believes this certificate, so that only names and policies make a difference.

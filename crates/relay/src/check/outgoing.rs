@@ -21,7 +21,7 @@ pub(super) fn look(config: &Config, snapshot: &Snapshot, now: Timestamp, found: 
     named::<Ceiling>(config, "ceiling", snapshot, found);
     named::<Alias>(config, "alias", snapshot, found);
     named::<Rewrite>(config, "rewrite", snapshot, found);
-    aliases(snapshot, found);
+    aliases(config, snapshot, found);
     bounce_orgs(config, snapshot, found);
     policies(snapshot, found);
     data_files(config, found);
@@ -50,8 +50,8 @@ fn source(entry: &Entry<Source>, now: Timestamp, found: &mut Findings) {
 }
 
 /// Whether every alias leads to somebody.
-fn aliases(snapshot: &Snapshot, found: &mut Findings) {
-    match convert_forward::rewriter(snapshot) {
+fn aliases(config: &Config, snapshot: &Snapshot, found: &mut Findings) {
+    match convert_forward::rewriter(config, snapshot) {
         Err(error) => found.fail("alias", error, "correct the rule"),
         Ok(rewriter) => {
             for words in rewriter.warnings() {

@@ -154,7 +154,7 @@ impl Default for Delivery {
 }
 
 /// Mail that goes on to other addresses, and reports that come back late.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Forward {
     /// The domain that senders of forwarded mail are rewritten to (SRS), so that SPF holds. Its MX has to be this relay.
@@ -165,6 +165,24 @@ pub struct Forward {
     pub bounce_domain: String,
     /// Whose mail gets signed return paths, by name. Empty: everyone's.
     pub bounce_orgs: Vec<String>,
+    /// How many aliases in a row are followed, from 1 to 100. What leads on further is refused.
+    #[schemars(range(min = 1, max = 100))]
+    pub alias_depth: usize,
+    /// How many recipients aliases may make of one message, at most 10000. A recipient whose aliases make more is refused.
+    #[schemars(range(min = 1, max = 10000))]
+    pub alias_recipients: usize,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self {
+            srs_domain: String::new(),
+            bounce_domain: String::new(),
+            bounce_orgs: Vec::new(),
+            alias_depth: 10,
+            alias_recipients: 1000,
+        }
+    }
 }
 
 /// Which bounces suppress an address.

@@ -132,6 +132,15 @@ impl Validate<'_> {
 
     fn forward(&mut self) {
         let forward = &self.config.forward;
+        let bounds = [
+            ("forward.alias_depth", forward.alias_depth, 100),
+            ("forward.alias_recipients", forward.alias_recipients, 10_000),
+        ];
+        for (key, value, most) in bounds {
+            if value == 0 || value > most {
+                self.wrong(key, format!("`{key}` is from 1 to {most}"), "");
+            }
+        }
         for (key, domain) in [("srs_domain", &forward.srs_domain), ("bounce_domain", &forward.bounce_domain)]
         {
             if !domain.is_empty() && domain_to_ascii(domain).is_none() {

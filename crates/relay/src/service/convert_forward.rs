@@ -37,14 +37,14 @@ pub(super) fn forwarding(config: &Config, directory: &Snapshot, keys: &Keys) -> 
         }
         None => None,
     };
-    Ok(Forwarding { rewriter: rewriter(directory)?, srs, returns })
+    Ok(Forwarding { rewriter: rewriter(config, directory)?, srs, returns })
 }
 
 /// Aliases and rewriting of file and directory.
 ///
 /// # Errors
 /// In words, about a rule.
-pub(crate) fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
+pub(crate) fn rewriter(config: &Config, directory: &Snapshot) -> Result<Rewriter, String> {
     // A rule of an organisation that is gone is nobody's.
     let org = |name: &Option<String>| -> Option<Option<OrgId>> {
         match name {
@@ -52,7 +52,8 @@ pub(crate) fn rewriter(directory: &Snapshot) -> Result<Rewriter, String> {
             Some(name) => directory.org_named(name).map(|org| Some(org.id)),
         }
     };
-    let mut rules = Rules::default();
+    let (depth, recipients) = (config.forward.alias_depth, config.forward.alias_recipients);
+    let mut rules = Rules { depth, recipients, ..Rules::default() };
     for entry in directory.rules::<Alias>() {
         let Some(org) = org(&entry.rule.org) else { continue };
         let alias = forward::Alias::parse(&entry.rule.from, &entry.rule.to, org);
