@@ -115,7 +115,7 @@ fn settings(conn: &Connection) -> rusqlite::Result<()> {
     // A commit is durable before anybody is told of it; checkpoints are made by a thread of their own.
     conn.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
-         PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF;",
+         PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF;",
     )
 }
 
