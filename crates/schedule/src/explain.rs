@@ -102,7 +102,8 @@ impl Scheduler {
             Some(pool) => pool.sources.iter().map(|(source, _)| source).collect(),
             None => vec![&default],
         };
-        let is_stopped = |source: &SourceName| covering.iter().any(|s| s.scope.source.as_ref() == Some(source));
+        let is_stopped =
+            |source: &SourceName| covering.iter().any(|s| s.scope.source.as_ref() == Some(source));
         if sources.iter().all(|source| is_stopped(source)) { covering.last().copied() } else { None }
     }
 

@@ -18,6 +18,9 @@ use crate::window::GRAIN;
 /// How long to wait before the store is asked again after it failed.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long to wait when the answer brought nothing new.
+const NO_ROOM: Duration = Duration::from_secs(1);
+
 /// So many queues in line for a page are looked at for one to forget.
 const LOOK_AT: usize = 32;
 
@@ -49,8 +52,13 @@ impl Scheduler {
             self.waits_until(ix, due, now);
         }
         self.asking = false;
+        let asked = self.horizon;
         self.horizon = until.min(self.missed);
         self.missed = Timestamp(i64::MAX);
+        if self.horizon <= asked {
+            // No room for what is due next: asking again at once would bring the same.
+            self.ask_again = Some(now.mono.plus(NO_ROOM));
+        }
         self.feed(now, out);
         self.ask(now, out);
         self.arm(now, out);
@@ -76,7 +84,8 @@ impl Scheduler {
 
     /// When the store is to be asked.
     pub(crate) fn next_ask(&self, now: Now) -> Option<Mono> {
-        self.wants_more().then(|| now.mono_at(self.horizon))
+        let at = self.wants_more().then(|| now.mono_at(self.horizon))?;
+        Some(self.ask_again.map_or(at, |again| at.max(again)))
     }
 
     /// Whether something is behind the horizon, and there is room for a good part of it.

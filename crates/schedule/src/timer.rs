@@ -87,7 +87,8 @@ impl Scheduler {
         let due = self.dues.first().map(|&(due, _)| now.mono_at(due));
         let timer = self.timers.first().map(|&(at, _)| at);
         let stop = self.next_end_of_stop().map(|until| now.mono_at(until));
-        let all = [due, timer, stop, self.next_eviction(), self.page_again, self.ask_again, self.next_ask(now)];
+        let all =
+            [due, timer, stop, self.next_eviction(), self.page_again, self.ask_again, self.next_ask(now)];
         let Some(at) = all.into_iter().flatten().min() else { return };
         let at: Mono = at.min(now.mono.plus(WAKE_MAX)).max(now.mono);
         if self.armed.is_none_or(|armed| at < armed) {

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+mod cases;
 mod model;
 mod property;
+mod seeds;
+mod simulation;
 mod store;
 mod world;

@@ -69,15 +69,20 @@ impl Model {
         if let Some(name) = credential {
             whose.push((Whose::Credential(name.clone()), policy.credentials.get(name)));
         }
-        let whose: Vec<Whose> =
-            whose.into_iter().filter_map(|(whose, ceiling)| Some(self.under(whose, *ceiling?, now))).collect();
+        let whose: Vec<Whose> = whose
+            .into_iter()
+            .filter_map(|(whose, ceiling)| Some(self.under(whose, *ceiling?, now)))
+            .collect();
         self.under_way.insert(id, whose);
         self.check_pool(policy, queue, path, wall);
         let plan = policy.sources.iter().find(|source| source.name == path.source);
         if let Some(plan) = plan.and_then(|source| source.warmup.as_ref()) {
             let sent = self.warmup.entry((path.clone(), day(wall))).or_default();
             *sent += 1;
-            assert!(plan.limit_at(wall).is_none_or(|limit| *sent <= limit), "{path}: {sent} in a day of its plan");
+            assert!(
+                plan.limit_at(wall).is_none_or(|limit| *sent <= limit),
+                "{path}: {sent} in a day of its plan"
+            );
             self.day_of_start.insert(id, (path.clone(), day(wall)));
         }
     }
@@ -99,7 +104,10 @@ impl Model {
         assert!(fits, "{queue:?} goes by {path}");
         for stop in policy.suspensions.iter().filter(|s| s.until.is_none_or(|until| until > wall)) {
             let source = stop.scope.source.as_ref().is_none_or(|source| *source == path.source);
-            assert!(!(source && stop.scope.covers(queue, Some(&path.site))), "{queue:?} by {path} is suspended");
+            assert!(
+                !(source && stop.scope.covers(queue, Some(&path.site))),
+                "{queue:?} by {path} is suspended"
+            );
         }
     }
 

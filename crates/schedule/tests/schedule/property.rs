@@ -8,8 +8,8 @@ use std::time::Duration;
 use mail::{DeliveryId, QueueKey, Stream, Timestamp};
 use proptest::prelude::*;
 use schedule::{
-    Egress, Limits, Link, Policy, Pool, Report, Reservation, Scope, Shape, Signal, Source, Suspension, Traffic,
-    Warmup,
+    Egress, Limits, Link, Policy, Pool, Report, Reservation, Scope, Shape, Signal, Source, Suspension,
+    Traffic, Warmup,
 };
 
 use crate::model::{DAY, ceiling, rate};
@@ -140,7 +140,8 @@ fn policy() -> Policy {
             shape("smarthost:c", Some("apart.example"), Traffic { connections: Some(1), ..slow }),
         ],
         orgs: [(mail::OrgId(3), ceiling(Some(1), "10/20s"))].into(),
-        credentials: [("printer".into(), ceiling(Some(1), "3/10s")), ("app".into(), ceiling(Some(1), ""))].into(),
+        credentials: [("printer".into(), ceiling(Some(1), "3/10s")), ("app".into(), ceiling(Some(1), ""))]
+            .into(),
         routes: [("mx:b.example".parse().unwrap(), ceiling(Some(1), "2/1s"))].into(),
         ..Policy::default()
     }
@@ -333,7 +334,7 @@ fn drain(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn promises_hold_whatever_happens(ops in proptest::collection::vec(op(), 0..300), seed: u64) {

@@ -200,7 +200,12 @@ impl World {
         id
     }
 
-    pub(crate) fn park(&mut self, queue: &QueueKey, credential: Option<&Arc<str>>, due: Timestamp) -> DeliveryId {
+    pub(crate) fn park(
+        &mut self,
+        queue: &QueueKey,
+        credential: Option<&Arc<str>>,
+        due: Timestamp,
+    ) -> DeliveryId {
         let id = self.row(queue, credential, Some(due));
         self.tell(|s, now, out| s.parked(queue, due, now, out));
         id
