@@ -17,12 +17,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use address::{Alias, Rewrite, RewriteOf};
+pub use mail::{Rate, RateError};
 pub use outgoing::{Egress, Pool, Source, Warmup};
 pub use store::ConfigRules;
 pub use suspension::Suspension;
 pub use tls::{TlsLevel, TlsPolicy};
 pub use traffic::{Ceiling, CeilingOf, Shape};
-pub use values::{Day, Proxy, ProxyKind, Rate, TextError};
+pub use values::{Day, Proxy, ProxyKind, TextError};
 
 pub(crate) use store::{load, user_of};
 

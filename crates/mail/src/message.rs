@@ -159,6 +159,20 @@ pub struct Origin {
     pub listener: Option<String>,
 }
 
+impl Origin {
+    /// Of a report that we write.
+    pub fn report() -> Self {
+        Self {
+            protocol: Protocol::Report,
+            client: None,
+            helo: None,
+            credential: None,
+            tls: None,
+            listener: None,
+        }
+    }
+}
+
 /// A message as accepted: everything known about it but its content and recipients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {

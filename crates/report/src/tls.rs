@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::{Compression, GzBuilder};
 use mail::{Address, Timestamp};
+pub use mail::{TlsPolicyType, TlsResultType};
 use serde::{Deserialize, Serialize};
 
 use crate::encode;
@@ -70,18 +71,6 @@ pub struct TlsPolicy {
     pub mx_hosts: Vec<String>,
 }
 
-/// Where a policy comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TlsPolicyType {
-    /// DANE.
-    Tlsa,
-    /// MTA-STS.
-    Sts,
-    /// The domain has neither.
-    NoPolicyFound,
-}
-
 /// A kind of failure, and where it happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -110,51 +99,6 @@ pub struct TlsFailure {
     /// What went wrong, in a code or in words.
     #[serde(rename = "failure-reason-code", default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// The result types of RFC 8460 section 4.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TlsResultType {
-    /// The host offers no STARTTLS.
-    StarttlsNotSupported,
-    /// The certificate is for other names.
-    CertificateHostMismatch,
-    /// The certificate has expired.
-    CertificateExpired,
-    /// The certificate leads to nobody that we trust.
-    CertificateNotTrusted,
-    /// Anything else about the handshake; the reason tells more.
-    ValidationFailure,
-    /// The TLSA records are invalid, or none of them fits the certificate.
-    TlsaInvalid,
-    /// The DNSSEC signatures are wrong.
-    DnssecInvalid,
-    /// DANE is required by the sending side, and there is none.
-    DaneRequired,
-    /// The MTA-STS policy could not be fetched.
-    StsPolicyFetchError,
-    /// The MTA-STS policy could not be read.
-    StsPolicyInvalid,
-    /// The certificate of the host that has the policy is not valid.
-    StsWebpkiInvalid,
-}
-
-impl TlsResultType {
-    /// All of them.
-    pub const ALL: [TlsResultType; 11] = [
-        TlsResultType::StarttlsNotSupported,
-        TlsResultType::CertificateHostMismatch,
-        TlsResultType::CertificateExpired,
-        TlsResultType::CertificateNotTrusted,
-        TlsResultType::ValidationFailure,
-        TlsResultType::TlsaInvalid,
-        TlsResultType::DnssecInvalid,
-        TlsResultType::DaneRequired,
-        TlsResultType::StsPolicyFetchError,
-        TlsResultType::StsPolicyInvalid,
-        TlsResultType::StsWebpkiInvalid,
-    ];
 }
 
 /// A finished report.

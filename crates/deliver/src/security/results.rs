@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
+pub use mail::{TlsPolicyType as PolicyType, TlsResultType as ResultType};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -13,67 +14,6 @@ const POLICIES_MAX: usize = 20_000;
 const DETAILS_MAX: usize = 50;
 /// The policy domain of what is counted when there are too many policies: no domain, so that no report is sent for it.
 pub const OTHER: &str = "(other)";
-
-/// What kind of policy a connection was under (RFC 8460 section 4.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum PolicyType {
-    /// TLSA records.
-    #[serde(rename = "tlsa")]
-    Tlsa,
-    /// MTA-STS.
-    #[serde(rename = "sts")]
-    Sts,
-    /// None.
-    #[serde(rename = "no-policy-found")]
-    NoPolicyFound,
-}
-
-/// How a connection failed (RFC 8460 section 4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ResultType {
-    /// No STARTTLS.
-    StarttlsNotSupported,
-    /// The certificate is made out for other names.
-    CertificateHostMismatch,
-    /// The certificate's time is over.
-    CertificateExpired,
-    /// Nobody whom we trust has issued the certificate.
-    CertificateNotTrusted,
-    /// Everything that has no name of its own.
-    ValidationFailure,
-    /// No TLSA record matches.
-    TlsaInvalid,
-    /// The DNS gives no answer that is authenticated.
-    DnssecInvalid,
-    /// The operator's rule wants DANE, and there are no TLSA records.
-    DaneRequired,
-    /// The policy cannot be fetched.
-    StsPolicyFetchError,
-    /// The policy is not valid.
-    StsPolicyInvalid,
-    /// The certificate of the policy's web server is not to be trusted.
-    StsWebpkiInvalid,
-}
-
-impl ResultType {
-    /// As in a report.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::StarttlsNotSupported => "starttls-not-supported",
-            Self::CertificateHostMismatch => "certificate-host-mismatch",
-            Self::CertificateExpired => "certificate-expired",
-            Self::CertificateNotTrusted => "certificate-not-trusted",
-            Self::ValidationFailure => "validation-failure",
-            Self::TlsaInvalid => "tlsa-invalid",
-            Self::DnssecInvalid => "dnssec-invalid",
-            Self::DaneRequired => "dane-required",
-            Self::StsPolicyFetchError => "sts-policy-fetch-error",
-            Self::StsPolicyInvalid => "sts-policy-invalid",
-            Self::StsWebpkiInvalid => "sts-webpki-invalid",
-        }
-    }
-}
 
 /// The policy that a connection was under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

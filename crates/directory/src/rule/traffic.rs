@@ -5,9 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::outgoing::domains_only;
-use super::values::Rate;
 use super::{Mention, Named, Rule, Wrong};
-use mail::Pattern;
+use mail::{Pattern, Rate};
 
 /// How much traffic a site is given. It goes before what the provider data say, key by key; where several rules say the same
 /// key, the first one counts.
@@ -32,10 +31,17 @@ pub struct Shape {
     pub messages_per_connection: Option<u32>,
     /// Most messages from one source: `"100/1m"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rate")]
     pub rate: Option<Rate>,
     /// Most new connections from one source: `"10/1m"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rate")]
     pub connection_rate: Option<Rate>,
+}
+
+/// A rate's schema: a text of that format.
+fn rate(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": ["string", "null"], "format": "rate" })
 }
 
 impl Shape {
@@ -107,6 +113,7 @@ pub struct Ceiling {
     pub connections: Option<u32>,
     /// Most messages: `"10000/1h"`. What comes faster is accepted and waits its turn.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rate")]
     pub rate: Option<Rate>,
 }
 

@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::time::Duration;
 
 use mail::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -49,54 +47,7 @@ macro_rules! by_text {
         }
     )*};
 }
-by_text!(Rate = "rate", Day = "day", Proxy = "proxy");
-
-/// So many in a time: `100/1m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many.
-    pub n: NonZeroU32,
-    /// In what time: a millisecond to a day.
-    pub period: Duration,
-}
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-impl FromStr for Rate {
-    type Err = TextError;
-    fn from_str(text: &str) -> Result<Self, TextError> {
-        let bad = || {
-            TextError(format!(
-                "{:?} is no rate: a number, a slash and a time of a day at most, as in \"100/1m\" or \"5/1s\"",
-                shown(text)
-            ))
-        };
-        let (n, period) = text.split_once('/').ok_or_else(bad)?;
-        let period = period.trim();
-        let (amount, unit) = period.split_at(period.bytes().take_while(u8::is_ascii_digit).count());
-        // "100/m" is what people say, too.
-        let amount: u32 = if amount.is_empty() { 1 } else { amount.parse().map_err(|_| bad())? };
-        let unit = match unit.trim() {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            "d" => DAY,
-            _ => return Err(bad()),
-        };
-        let period = unit.checked_mul(amount).filter(|p| !p.is_zero() && *p <= DAY).ok_or_else(bad)?;
-        Ok(Self { n: n.trim().parse().map_err(|_| bad())?, period })
-    }
-}
-
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.period.as_millis();
-        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
-        let (size, unit) = units.into_iter().find(|(size, _)| ms.is_multiple_of(*size)).unwrap_or((1, "ms"));
-        write!(f, "{}/{}{unit}", self.n, ms / size)
-    }
-}
+by_text!(Day = "day", Proxy = "proxy");
 
 /// A day in UTC: `2026-11-24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,14 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_days_read_and_write() {
-        for text in ["100/1m", "5/1s", "10000/1h", "3/250ms", "1/1d", "7/90s"] {
-            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
-        }
-        assert_eq!("100/m".parse::<Rate>().unwrap().to_string(), "100/1m");
-        for bad in ["", "5", "0/1s", "5/0s", "5/2d", "-1/1s", "5/1", "5/1y", "99999999999/1s"] {
-            assert!(bad.parse::<Rate>().is_err(), "{bad}");
-        }
+    fn days_read_and_write() {
         let day: Day = "2026-11-24".parse().unwrap();
         assert_eq!(
             (day.to_string(), day.begins().to_string()),

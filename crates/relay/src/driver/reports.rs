@@ -3,7 +3,7 @@
 
 use mail::{
     Accepted, Attempt, Disposition, EnhancedStatus, Event, EventKind, Message, MessageId, Origin, Outcome,
-    Protocol, Recipient, ReportKind, Stream, Timestamp,
+    Recipient, ReportKind, Stream, Timestamp,
 };
 use report::{Dsn, DsnRequest, Ending, Original, Reported, Returned};
 use schedule::{Decision, Fate};
@@ -132,14 +132,7 @@ impl Driver {
             // A report tells what the message said: it is not to travel with less protection (RFC 8689 section 5).
             require_tls: about.require_tls,
             tls_optional: false,
-            origin: Origin {
-                protocol: Protocol::Report,
-                client: None,
-                helo: None,
-                credential: None,
-                tls: None,
-                listener: None,
-            },
+            origin: Origin::report(),
         };
         let recipient = Recipient { address: dsn.to, notify: mail::Notify::Never, orcpt: None };
         self.letter(settings, message, recipient, sealed, Some(about.id))

@@ -100,8 +100,8 @@ impl Convert<'_> {
             traffic: Traffic {
                 connections: rule.connections,
                 messages_per_connection: rule.messages_per_connection,
-                rate: rule.rate.and_then(rate),
-                connection_rate: rule.connection_rate.and_then(rate),
+                rate: rule.rate,
+                connection_rate: rule.connection_rate,
             },
         })
     }
@@ -113,7 +113,7 @@ impl Convert<'_> {
         let (mut orgs, mut credentials, mut routes) = (HashMap::new(), HashMap::new(), HashMap::new());
         for entry in self.directory.rules::<directory::rule::Ceiling>() {
             let rule = &entry.rule;
-            let ceiling = Ceiling { connections: rule.connections, rate: rule.rate.and_then(rate) };
+            let ceiling = Ceiling { connections: rule.connections, rate: rule.rate };
             // The first one counts, as with all rules.
             match rule.of() {
                 Some(CeilingOf::Org(name)) => {
@@ -165,10 +165,6 @@ impl Convert<'_> {
 /// The directory's patterns were checked to be of domains alone.
 fn domains(patterns: &[Pattern]) -> Vec<DomainPattern> {
     patterns.iter().filter_map(|pattern| pattern.to_string().parse().ok()).collect()
-}
-
-fn rate(rate: directory::rule::Rate) -> Option<schedule::Rate> {
-    schedule::Rate::new(rate.n.get(), rate.period)
 }
 
 /// Says what failures are about: the data that come with the program, with the operator's own over them.

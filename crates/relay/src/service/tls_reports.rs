@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deliver::{FailureDetail, OTHER, TlsResult};
-use mail::{Address, Body, Message, OrgId, Origin, Protocol, Recipient, Stream, Timestamp};
+use mail::{Address, Body, Message, OrgId, Origin, Recipient, Stream, Timestamp};
 use net::ReportAddress;
 use report::{TlsFailure, TlsPolicyResults, TlsReport, TlsReportInput, tls_report};
 use serde::{Deserialize, Serialize};
@@ -177,30 +177,24 @@ fn compose(relay: &Relay, day: i64, domain: &str, results: &[TlsResult]) -> Opti
         domain: domain.to_owned(),
         start: Timestamp(day * DAY),
         end: Timestamp((day + 1) * DAY - 1000),
-        policies: results.iter().filter_map(policy).collect(),
+        policies: results.iter().map(policy).collect(),
     }))
 }
 
-/// Policies, results and their names are the same in both; the names are those of the RFC.
-fn policy(result: &TlsResult) -> Option<TlsPolicyResults> {
-    fn same<T: Serialize, U: for<'de> Deserialize<'de>>(value: T) -> Option<U> {
-        serde_json::from_value(serde_json::to_value(value).ok()?).ok()
-    }
-    let failures = result.details.iter().filter_map(|detail| {
-        Some(TlsFailure {
-            result: same(detail.failure.result)?,
-            sending_ip: detail.failure.sending_ip,
-            receiving_host: detail.failure.receiving_mx.clone(),
-            receiving_helo: detail.failure.receiving_helo.clone(),
-            receiving_ip: detail.failure.receiving_ip,
-            count: detail.count,
-            additional: None,
-            reason: detail.failure.reason.clone(),
-        })
+fn policy(result: &TlsResult) -> TlsPolicyResults {
+    let failures = result.details.iter().map(|detail| TlsFailure {
+        result: detail.failure.result,
+        sending_ip: detail.failure.sending_ip,
+        receiving_host: detail.failure.receiving_mx.clone(),
+        receiving_helo: detail.failure.receiving_helo.clone(),
+        receiving_ip: detail.failure.receiving_ip,
+        count: detail.count,
+        additional: None,
+        reason: detail.failure.reason.clone(),
     });
-    Some(TlsPolicyResults {
+    TlsPolicyResults {
         policy: report::TlsPolicy {
-            kind: same(result.policy.kind)?,
+            kind: result.policy.kind,
             strings: result.policy.text.clone(),
             domain: result.policy.domain.clone(),
             mx_hosts: result.policy.mx.clone(),
@@ -208,7 +202,7 @@ fn policy(result: &TlsResult) -> Option<TlsPolicyResults> {
         successful: result.successes,
         failed: result.failures,
         failures: failures.collect(),
-    })
+    }
 }
 
 impl Relay {
@@ -230,14 +224,7 @@ impl Relay {
             header_message_id: Some(report.message_id().to_owned()),
             require_tls: false,
             tls_optional: true,
-            origin: Origin {
-                protocol: Protocol::Report,
-                client: None,
-                helo: None,
-                credential: None,
-                tls: None,
-                listener: None,
-            },
+            origin: Origin::report(),
         };
         let recipient = Recipient { notify: mail::Notify::Never, ..Recipient::new(to) };
         self.admit(message, vec![recipient], content).await
@@ -288,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn every_name_of_a_result_is_known_to_the_report() {
-        let policy = policy(&result("a.example", 1, 2)).unwrap();
+    fn results_become_a_report() {
+        let policy = policy(&result("a.example", 1, 2));
         assert_eq!(policy.failures.len(), 1);
         assert_eq!(serde_json::to_value(policy.policy.kind).unwrap(), "sts");
         assert_eq!(serde_json::to_value(policy.failures[0].result).unwrap(), "starttls-not-supported");
