@@ -98,7 +98,7 @@ fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {
     Some(match &event.kind {
         // The row tells of it.
         EventKind::Accepted(_) => return None,
-        EventKind::Attempt(attempt) => What::Attempt(AttemptView::new(attempt, name)),
+        EventKind::Attempt(attempt) => What::Attempt(Box::new(AttemptView::new(attempt, name))),
         EventKind::Expired { recipients } => What::Expired { recipients: names(recipients) },
         EventKind::Reported { kind, report, recipients } => {
             What::Reported { kind: *kind, report: report.to_string(), recipients: names(recipients) }

@@ -76,7 +76,7 @@ pub struct Step {
 #[serde(tag = "what", rename_all = "lowercase")]
 pub enum What {
     /// A delivery was attempted.
-    Attempt(AttemptView),
+    Attempt(Box<AttemptView>),
     /// The message's lifetime is over for these recipients.
     Expired {
         /// Who.

@@ -191,7 +191,7 @@ fn told(
         }
     }
     let sender = (*was != message.reverse_path).then(|| was.clone());
-    (!changed.is_empty() || sender.is_some()).then(|| Event {
+    (!changed.is_empty() || sender.is_some()).then_some(Event {
         at: message.received_at,
         message: message.id,
         kind: EventKind::Forwarded { recipients: changed, sender },

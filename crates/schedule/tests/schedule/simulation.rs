@@ -84,6 +84,8 @@ pub(crate) struct Simulation {
     pub(crate) faults: u64,
     pub(crate) most_queues: usize,
     pub(crate) events_seen: u64,
+    /// Events in a row with no time between them.
+    at_once: u32,
     events: BinaryHeap<Reverse<(Mono, u64, Event)>>,
     watch: ClockWatch,
     /// Messages that a limited site has taken lately.
@@ -111,6 +113,7 @@ impl Simulation {
             faults: 0,
             most_queues: 0,
             events_seen: 0,
+            at_once: 0,
             events: BinaryHeap::new(),
             watch,
             recent: BTreeMap::new(),
@@ -149,7 +152,16 @@ impl Simulation {
                 return;
             }
             let Some(Reverse((at, _, event))) = self.events.pop() else { return };
-            self.world.advance(at.since(self.world.now.mono));
+            let passed = at.since(self.world.now.mono);
+            self.world.advance(passed);
+            self.at_once = if passed < SECOND / 1000 { self.at_once + 1 } else { 0 };
+            if self.at_once > 20_000 {
+                let why: Vec<String> = self.world.rows.all.values().map(|r| self.why(&r.queue)).collect();
+                panic!("it spins: {event:?} {:?} {why:#?}", self.world.scheduler.totals());
+            }
+            if std::env::var("SCHEDULE_TRACE").is_ok() {
+                eprintln!("{:?} {event:?} {:?}", self.world.now.mono, self.world.wake);
+            }
             match event {
                 Event::Act(what) => act(self, what),
                 event => self.happen(event),
@@ -161,6 +173,11 @@ impl Simulation {
                 self.world.check();
             }
         }
+    }
+
+    fn why(&self, queue: &QueueKey) -> String {
+        let why = self.world.scheduler.why(queue, self.world.now);
+        format!("{} {}: {}", queue.org.0, queue.destination, why.text(self.world.now.wall))
     }
 
     pub(crate) fn run(&mut self, until: Duration) {

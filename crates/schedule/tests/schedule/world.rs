@@ -51,6 +51,9 @@ pub(crate) struct Connections {
     pub(crate) idle: usize,
 }
 
+/// When the world begins, with a second on the monotonic clock.
+const START: Timestamp = Timestamp(1_795_500_000_000);
+
 type Found = (Vec<(QueueKey, Timestamp)>, Timestamp);
 
 pub(crate) struct World {
@@ -79,7 +82,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(policy: Policy, seed: u64) -> Self {
         let policy = Arc::new(policy);
-        let now = Now { wall: Timestamp(1_795_500_000_000), mono: Mono(Duration::from_secs(1)) };
+        let now = Now { wall: START, mono: Mono(Duration::from_secs(1)) };
         let mut world = Self {
             scheduler: Scheduler::new(policy.clone(), seed),
             policy,
@@ -377,7 +380,8 @@ impl World {
 
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now.mono = self.now.mono.plus(by);
-        self.now.wall = self.now.wall.plus(by);
+        // From the start: milliseconds would lose what is less.
+        self.now.wall = START.plus(self.now.mono.since(Mono(Duration::from_secs(1))));
     }
 
     pub(crate) fn tick(&mut self) {
