@@ -156,8 +156,7 @@ impl Simulation {
             self.world.advance(passed);
             self.at_once = if passed < SECOND / 1000 { self.at_once + 1 } else { 0 };
             if self.at_once > 20_000 {
-                let why: Vec<String> = self.world.rows.all.values().map(|r| self.why(&r.queue)).collect();
-                panic!("it spins: {event:?} {:?} {why:#?}", self.world.scheduler.totals());
+                panic!("it spins: {event:?} {:?} {:#?}", self.world.scheduler.totals(), self.waiting());
             }
             if std::env::var("SCHEDULE_TRACE").is_ok() {
                 eprintln!("{:?} {event:?} {:?}", self.world.now.mono, self.world.wake);
@@ -175,9 +174,19 @@ impl Simulation {
         }
     }
 
-    fn why(&self, queue: &QueueKey) -> String {
-        let why = self.world.scheduler.why(queue, self.world.now);
-        format!("{} {}: {}", queue.org.0, queue.destination, why.text(self.world.now.wall))
+    /// What is left, and why.
+    pub(crate) fn waiting(&self) -> Vec<String> {
+        let now = self.world.now;
+        let rows = self.world.rows.all.iter();
+        rows.map(|(id, row)| {
+            let why = self.world.scheduler.why(&row.queue, now).text(now.wall);
+            let (org, flight) = (row.queue.org.0, self.world.flying.get(id));
+            format!(
+                "{id} {org} {} {:?} {:?} {flight:?}: {why}",
+                row.queue.destination, row.queue.stream, row.due
+            )
+        })
+        .collect()
     }
 
     pub(crate) fn run(&mut self, until: Duration) {
@@ -257,7 +266,7 @@ impl Simulation {
     }
 
     /// What the effects lead to.
-    fn follow(&mut self) {
+    pub(crate) fn follow(&mut self) {
         for id in std::mem::take(&mut self.world.started) {
             let flight = self.world.flying[&id].clone();
             let took = match flight.path() {
@@ -292,6 +301,7 @@ impl Simulation {
             self.after(10, Event::Horizon(fails));
         }
         if let Some(at) = self.world.wake.filter(|&at| self.tick_at.is_none_or(|armed| at < armed)) {
+            let at = at.max(self.world.now.mono);
             self.tick_at = Some(at);
             self.at(at, Event::Tick);
         }
