@@ -171,6 +171,13 @@ impl Scheduler {
 
     /// Finds the place of every queue again: the rules are others. Goes on with what may go on now.
     pub(crate) fn place_all(&mut self, suspensions: bool, now: Now, out: &mut Vec<Effect>) {
+        let all: Vec<QueueIx> =
+            self.queues.iter().filter(|(_, q)| q.dest != NONE).map(|(ix, _)| ix).collect();
+        self.unplace(&all);
+        all.iter().for_each(|&ix| self.place(ix));
+        if suspensions {
+            self.resume_pages();
+        }
         let apart: Vec<(DestIx, bool)> = self
             .dests
             .iter()
@@ -185,13 +192,6 @@ impl Scheduler {
             } else if alone && !self.dests[ix].asked {
                 self.locate(ix, now, out);
             }
-        }
-        let all: Vec<QueueIx> =
-            self.queues.iter().filter(|(_, q)| q.dest != NONE).map(|(ix, _)| ix).collect();
-        self.unplace(&all);
-        all.iter().for_each(|&ix| self.place(ix));
-        if suspensions {
-            self.resume_pages();
         }
         let sites: Vec<SiteIx> = self.sites.iter().map(|(ix, _)| ix).collect();
         sites.into_iter().for_each(|ix| self.dispatch(ix, now, out));

@@ -42,8 +42,10 @@ impl Scheduler {
             path.traffic = policy.traffic(&path.name.source, &path.name.site);
         }
         self.close_gone(out);
-        self.set_ceilings(&policy, now, out);
+        self.set_ceilings(&policy);
+        // Nothing may start before everything is where the new rules want it.
         self.place_all(changed, now, out);
+        self.open_all(now, out);
         self.evict(now.mono);
         self.ask(now, out);
         self.arm(now, out);
@@ -168,8 +170,8 @@ impl Scheduler {
         }
     }
 
-    /// Gives everybody his new ceiling, and lets go who waited for the old one.
-    fn set_ceilings(&mut self, policy: &Policy, now: Now, out: &mut Vec<Effect>) {
+    /// Gives everybody the new ceiling.
+    fn set_ceilings(&mut self, policy: &Policy) {
         for (_, org) in &mut self.orgs {
             org.meter.ceiling = policy.orgs.get(&org.id).copied().unwrap_or_default();
         }
@@ -180,6 +182,10 @@ impl Scheduler {
             credential.meter.ceiling = policy.credentials.get(&credential.name).copied().unwrap_or_default();
         }
         self.take_credentials(policy);
+    }
+
+    /// Lets go who waited for an old ceiling.
+    fn open_all(&mut self, now: Now, out: &mut Vec<Effect>) {
         let orgs: Vec<usize> = self.orgs.iter().map(|(ix, _)| ix).collect();
         orgs.into_iter().for_each(|ix| self.org_opened(ix, now, out));
         let dests: Vec<usize> = self.dests.iter().map(|(ix, _)| ix).collect();
