@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::codec;
 
 /// How many events are kept in memory.
-const RECENT_MAX: usize = 4096;
+const RECENT_MAX: usize = 2048;
 
 #[derive(Debug)]
 pub(crate) struct Outbox {

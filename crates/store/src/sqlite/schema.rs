@@ -75,7 +75,7 @@ pub(crate) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let open = || -> rusqlite::Result<Connection> {
         let conn = Connection::open_with_flags(file, flags)?;
         conn.busy_timeout(Duration::from_secs(10))?;
-        conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -1024; PRAGMA temp_store = MEMORY;")?;
+        conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -512; PRAGMA temp_store = MEMORY;")?;
         conn.set_prepared_statement_cache_capacity(32);
         Ok(conn)
     };
