@@ -31,7 +31,8 @@ pub struct Limits {
     /// Most queues whose state is in memory. Queues with nothing but rows that are due later are forgotten first, and
     /// asked for again ([`crate::Effect::Horizon`]).
     pub queues: usize,
-    /// Most sites without mail of which is remembered what was learned.
+    /// Most sites without mail of which is remembered what was learned, and most paths over a restart. Beyond it the
+    /// oldest are forgotten, their rates among it.
     pub sites: usize,
     /// How long that is remembered.
     pub remember: Duration,

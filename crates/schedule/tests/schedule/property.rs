@@ -111,7 +111,7 @@ fn policy() -> Policy {
         pages: 2,
         idle: Duration::from_secs(60),
         queues: 5,
-        sites: 3,
+        sites: 20,
         remember: Duration::from_secs(600),
         ..Limits::default()
     };

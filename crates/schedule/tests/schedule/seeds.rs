@@ -57,7 +57,7 @@ fn policy(dice: &mut Dice<'_>) -> Policy {
         connections_total: dice.size(2, 12),
         pages: dice.size(1, 4),
         queues: dice.size(6, 40),
-        sites: dice.size(1, 10),
+        sites: dice.size(15, 30),
         ..Limits::default()
     };
     let start = mail::Timestamp(1_795_500_000_000);
