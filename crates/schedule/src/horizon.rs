@@ -154,7 +154,8 @@ impl Scheduler {
         let Some(back) = back else { return false };
         let Some(ix) = self.hungry.remove(self.hungry.len() - 1 - back) else { return false };
         self.queues[ix].hungry = false;
-        self.lower_horizon(before(self.queues[ix].since));
+        let q = &self.queues[ix];
+        self.lower_horizon(before(q.due.map_or(q.since, |due| due.min(q.since))));
         self.unlist_idle(ix);
         self.drop_queue(ix);
         true
@@ -245,7 +246,7 @@ impl Scheduler {
             }
         }
         if self.restored.len() > self.policy.limits.sites
-            || now.since(Mono::default()) > self.policy.limits.remember
+            || now.since(self.restored_at) > self.policy.limits.remember
         {
             self.restored.clear();
         }

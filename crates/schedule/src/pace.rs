@@ -27,9 +27,15 @@ fn interval(rate: Rate) -> Duration {
 }
 
 impl Pace {
-    /// A clock whose next one may go then.
-    pub(crate) fn from_free_at(at: Mono, rate: Rate) -> Self {
-        Self { even: at.plus(slack(rate)) }
+    /// A clock that stands there, as [`Pace::stands_at`] said. It can't be further ahead than a period: the clock of another
+    /// rate, or a wall clock that was set, must not hold anybody for longer.
+    pub(crate) fn from(at: Mono, rate: Rate, now: Mono) -> Self {
+        Self { even: at.min(now.plus(rate.period + slack(rate))) }
+    }
+
+    /// Where it stands: when the next one would go if all were spread evenly.
+    pub(crate) fn stands_at(self) -> Mono {
+        self.even
     }
 
     /// When the next one may go; in the past when it may go now.

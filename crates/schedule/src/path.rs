@@ -48,7 +48,7 @@ pub(crate) struct PathState {
 pub(crate) struct Learned {
     pub(crate) flow: Flow,
     pub(crate) health: Health,
-    /// When its rates let the next one go.
+    /// Where the clocks of its rates stand.
     pub(crate) messages: Option<Mono>,
     pub(crate) connections: Option<Mono>,
 }
@@ -99,14 +99,14 @@ impl PathState {
     }
 
     /// Takes up what an earlier process knew of it.
-    pub(crate) fn learn(&mut self, learned: Learned) {
+    pub(crate) fn learn(&mut self, learned: Learned, now: Mono) {
         self.flow = learned.flow;
         self.health = learned.health;
         if let (Some(rate), Some(at)) = (self.traffic.rate, learned.messages) {
-            self.messages = Pace::from_free_at(at, rate);
+            self.messages = Pace::from(at, rate, now);
         }
         if let (Some(rate), Some(at)) = (self.traffic.connection_rate, learned.connections) {
-            self.connections = Pace::from_free_at(at, rate);
+            self.connections = Pace::from(at, rate, now);
         }
     }
 
@@ -115,8 +115,8 @@ impl PathState {
         Learned {
             flow: self.flow,
             health: self.health.clone(),
-            messages: self.traffic.rate.map(|rate| self.messages.free_at(rate)),
-            connections: self.traffic.connection_rate.map(|rate| self.connections.free_at(rate)),
+            messages: self.traffic.rate.map(|_| self.messages.stands_at()),
+            connections: self.traffic.connection_rate.map(|_| self.connections.stands_at()),
         }
     }
 

@@ -332,7 +332,7 @@ impl Scheduler {
         let learned = if self.restored.is_empty() { None } else { self.restored.remove(&name) };
         let mut path = PathState::new(name, source, site, traffic, &self.policy.limits);
         if let Some(learned) = learned {
-            path.learn(learned);
+            path.learn(learned, self.seen);
         }
         let ix = self.paths.insert(path);
         self.sites[site].paths.push(ix);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mail::{Destination, Mono};
+use mail::{Destination, Mono, Timestamp};
 
 use crate::clock::Now;
 use crate::effect::Path;
@@ -69,6 +69,7 @@ impl Scheduler {
     /// Takes up what an earlier process saved. To be said once, before anything else.
     pub fn restore(&mut self, saved: SavedState, now: Now) {
         self.seen = self.seen.max(now.mono);
+        self.restored_at = now.mono;
         for path in saved.paths {
             // What is remembered at most, whatever the file says.
             if self.restored.len() >= self.policy.limits.sites {
@@ -111,7 +112,7 @@ impl Scheduler {
 }
 
 fn saved_path(path: Path, learned: &Learned, now: Now) -> SavedPath {
-    let later = |at: Option<Mono>| at.filter(|&at| at > now.mono).map(|at| now.wall_at(at));
+    let later = |at: Option<Mono>| at.filter(|&at| at > now.mono).map(|at| rounded_up(at, now));
     let (window, calm) = learned.flow.saved();
     SavedPath {
         path,
@@ -135,7 +136,7 @@ const CLOSED_MAX: Duration = Duration::from_secs(24 * 3600);
 
 fn learned(saved: &SavedPath, now: Now) -> Learned {
     let believed = |time: &mail::Timestamp| time.since(now.wall) <= CLOSED_MAX;
-    let at = |time: Option<mail::Timestamp>| time.filter(believed).map(|time| now.mono_at(time));
+    let at = |time: Option<Timestamp>| time.filter(believed).map(|time| now.mono_at(time));
     Learned {
         flow: Flow::restored(saved.window, saved.calm),
         health: Health {
@@ -154,19 +155,22 @@ fn learned(saved: &SavedPath, now: Now) -> Learned {
     }
 }
 
+/// A moment on the wall clock, never too early: both the moment and the wall clock lose what is less than a millisecond.
+fn rounded_up(at: Mono, now: Now) -> Timestamp {
+    now.wall_at(at).plus(Duration::from_millis(2))
+}
+
 /// The clocks of somebody who has a rate and has made use of it.
 fn saved_clock(meter: &Meter, now: Now) -> Option<SavedClock> {
-    let next = meter.ceiling.rate.map_or(now.mono, |rate| meter.pace.free_at(rate));
+    let next = meter.ceiling.rate.map_or(now.mono, |_| meter.pace.stands_at());
     let is_ahead = next > now.mono || meter.is_booked(now.mono);
-    is_ahead.then(|| SavedClock { next: now.wall_at(next), booked: now.wall_at(meter.booked) })
+    is_ahead.then(|| SavedClock { next: rounded_up(next, now), booked: rounded_up(meter.booked, now) })
 }
 
 fn meter(ceiling: &Ceiling, saved: SavedClock, now: Now) -> Meter {
     let mut meter = Meter::new(Some(ceiling));
     if let Some(rate) = ceiling.rate {
-        // The clock of another rate, or a clock that was set, must not hold anybody for longer than a period.
-        let next = now.mono_at(saved.next).min(now.mono.plus(rate.period));
-        meter.pace = Pace::from_free_at(next, rate);
+        meter.pace = Pace::from(now.mono_at(saved.next), rate, now.mono);
     }
     meter.booked = now.mono_at(saved.booked);
     meter

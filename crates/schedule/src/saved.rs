@@ -37,7 +37,7 @@ impl SavedState {
 /// The clocks of somebody who has a rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedClock {
-    /// When the next attempt fits the rate.
+    /// Where the rate's clock stands: when the next attempt would be made if all were spread evenly.
     pub next: Timestamp,
     /// The last time that was given away to mail on disk.
     pub booked: Timestamp,
@@ -60,9 +60,9 @@ pub struct SavedPath {
     pub cause: SavedCause,
     /// What it met last.
     pub failure: Option<Outcome>,
-    /// When the next message fits the rate.
+    /// Where the clock of its rate stands.
     pub next_message: Option<Timestamp>,
-    /// When the next connection fits the rate.
+    /// Where the clock of its connection rate stands.
     pub next_connection: Option<Timestamp>,
 }
 

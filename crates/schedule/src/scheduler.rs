@@ -48,6 +48,8 @@ pub struct Scheduler {
     pub(crate) warmups: Warmups,
     /// What the last process knew of paths that have not been used since.
     pub(crate) restored: HashMap<Path, Learned>,
+    /// When that was taken up.
+    pub(crate) restored_at: Mono,
     /// Destinations to be lifted when something of them is in memory.
     pub(crate) lifts: HashSet<Destination>,
     /// Clocks of destinations that have a rate and no mail in memory.
@@ -127,6 +129,7 @@ impl Scheduler {
             stops: Vec::new(),
             warmups: Warmups::default(),
             restored: HashMap::new(),
+            restored_at: Mono::default(),
             lifts: HashSet::new(),
             routes_kept: HashMap::new(),
             org_clocks: HashMap::new(),

@@ -1,5 +1,6 @@
 //! Days of mail in milliseconds: a clock that jumps from event to event, and sites that behave well, badly and not at all. A
-//! failing run names its seed; `SCHEDULE_SEED=n` runs that one alone.
+//! failing run names its seed; `SCHEDULE_SEED=n` runs that one alone, `SCHEDULE_TRACE=1` prints its events, `SCHEDULE_SOAK=n` runs n
+//! times as many.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
