@@ -98,10 +98,11 @@ async fn request(settings: &Settings, url: &HttpsUrl, what: What) -> Result<(u16
     tokio::pin!(connection);
     tokio::select! {
         answer = &mut answer => answer,
-        ended = &mut connection => match ended {
-            // The answer may have come with the end.
-            Ok(()) => answer.await,
-            Err(error) => Err(failed(error)),
+        // The answer may have come with the end, however the server ends it: many leave without a word of TLS.
+        ended = &mut connection => match (answer.await, ended) {
+            (Ok(answer), _) => Ok(answer),
+            (Err(_), Err(error)) => Err(failed(error)),
+            (Err(error), Ok(())) => Err(error),
         },
     }
 }
