@@ -26,7 +26,8 @@ impl Sink {
     /// An smtp-sink at a given address.
     pub(crate) fn on(addr: SocketAddr) -> Self {
         let mut command = Command::new(program("smtp-sink").unwrap());
-        command.args(["-c", "-u", "postfix", &addr.to_string(), "1024"]);
+        // Its own bound of 256 connections at a time would hold up whoever keeps more of them.
+        command.args(["-c", "-m", "10000", "-u", "postfix", &addr.to_string(), "1024"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let messages = Arc::new(AtomicU64::new(0));
         let mut out = child.stdout.take().unwrap();

@@ -48,12 +48,13 @@ pub(crate) fn soak(filters: &[String]) -> Done {
     tests("soak", filters)
 }
 
-/// Load beside Postfix, both built and configured to be durable.
+/// Load beside Postfix, both as they are shipped and configured to be durable.
 pub(crate) fn bench(args: &[String]) -> Done {
     neighbours::install()?;
-    run(command("cargo", &["build", "--release", "--package", "relay", "--package", "posthouse-benches"]))?;
-    let mut bench =
-        command("cargo", &["run", "--release", "--quiet", "--package", "posthouse-benches", "--"]);
+    let packages = ["--profile", "dist", "--package", "relay", "--package", "posthouse-benches"];
+    run(command("cargo", &[&["build"][..], &packages].concat()))?;
+    let bench = ["run", "--profile", "dist", "--quiet", "--package", "posthouse-benches", "--"];
+    let mut bench = command("cargo", &bench);
     bench.args(args);
     run(bench)
 }

@@ -51,15 +51,13 @@ impl Prepared {
     }
 
     /// The encoded content with its dot, where it is small.
-    fn encoded(&mut self) -> Result<Option<&[u8]>, Forbidden> {
+    fn encoded(&mut self) -> Option<&[u8]> {
         if let (Some(octets), None) = (&self.whole, &self.encoded) {
             let mut out = std::mem::take(&mut self.spare);
-            let mut encoder = DotEncoder::default();
-            encoder.encode(octets, &mut out)?;
-            encoder.finish(&mut out)?;
+            encode::encode_checked(octets, &mut out);
             self.encoded = Some(out);
         }
-        Ok(self.encoded.as_deref())
+        self.encoded.as_deref()
     }
 }
 
@@ -212,8 +210,7 @@ async fn send(
     prepared: &mut Prepared,
     timeouts: &Timeouts,
 ) -> Result<(), Unsent> {
-    let encoded = prepared.encoded().map_err(|forbidden| Unsent::Content(unsendable(&forbidden)))?;
-    if let Some(encoded) = encoded {
+    if let Some(encoded) = prepared.encoded() {
         return wire.write(encoded, timeouts.block).await.map_err(Unsent::Lost);
     }
     let out = &mut prepared.spare;

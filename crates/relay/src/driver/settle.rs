@@ -109,14 +109,24 @@ impl Driver {
         }
         let tally = &self.0.tally;
         for (_, fate) in &decision.recipients {
+            // Literals, so that the key is made once and not for each recipient.
             let (result, counter) = match fate {
-                Fate::Delivered(_) => ("delivered", &tally.delivered),
-                Fate::Refused(_) => ("refused", &tally.failed),
-                Fate::Retry(_) => ("deferred", &tally.deferred),
-                Fate::Expired(_) => ("expired", &tally.failed),
+                Fate::Delivered(_) => (
+                    metrics::counter!("posthouse_recipients_total", "result" => "delivered"),
+                    &tally.delivered,
+                ),
+                Fate::Refused(_) => {
+                    (metrics::counter!("posthouse_recipients_total", "result" => "refused"), &tally.failed)
+                }
+                Fate::Retry(_) => {
+                    (metrics::counter!("posthouse_recipients_total", "result" => "deferred"), &tally.deferred)
+                }
+                Fate::Expired(_) => {
+                    (metrics::counter!("posthouse_recipients_total", "result" => "expired"), &tally.failed)
+                }
             };
             counter.fetch_add(1, Ordering::Relaxed);
-            metrics::counter!("posthouse_recipients_total", "result" => result).increment(1);
+            result.increment(1);
         }
     }
 

@@ -33,6 +33,25 @@ pub fn check(content: &[u8]) -> Result<(), Forbidden> {
     Ok(())
 }
 
+/// Appends content that [`check`] has passed, encoded, with the line that ends it: what [`DotEncoder`] makes of it, faster,
+/// as only dots are looked for.
+pub fn encode_checked(content: &[u8], out: &mut Vec<u8>) {
+    debug_assert_eq!(check(content), Ok(()), "the caller has checked it");
+    out.reserve(content.len() + 8);
+    if content.first() == Some(&b'.') {
+        out.push(b'.');
+    }
+    let mut copied = 0;
+    for at in memchr::memmem::find_iter(content, b"\n.") {
+        out.extend_from_slice(&content[copied..=at]);
+        out.push(b'.');
+        copied = at + 1;
+    }
+    out.extend_from_slice(&content[copied..]);
+    let ends_a_line = content.is_empty() || content.ends_with(b"\n");
+    out.extend_from_slice(if ends_a_line { b".\r\n" } else { b"\r\n.\r\n" });
+}
+
 /// Encodes content piece by piece: a dot at the start of a line is doubled, and the end is marked by a line with a
 /// dot alone.
 #[derive(Clone, Debug)]
@@ -194,12 +213,16 @@ mod tests {
         ) {
             let mut content = lines.iter().map(|l| format!("{l}\r\n")).collect::<String>();
             content.push_str(&last);
-            let wire = encode(content.as_bytes(), cut).unwrap();
+            let original = content.clone().into_bytes();
+            let wire = encode(&original, cut).unwrap();
             let mut expected = content.into_bytes();
             if !last.is_empty() {
                 expected.extend_from_slice(b"\r\n");
             }
             prop_assert_eq!(decode(&wire), expected);
+            let mut at_once = Vec::new();
+            encode_checked(&original, &mut at_once);
+            prop_assert_eq!(at_once, wire);
         }
 
         #[test]

@@ -89,8 +89,9 @@ enum Sleep {
     Awake,
     /// Anything wakes it.
     Idle,
-    /// It waits for company: settlements alone do not wake it.
-    Gathering,
+    /// It waits for company: so many admissions wake it, settlements alone only when there are many. Woken for each of them
+    /// it would switch threads as often as if there were no groups.
+    Gathering { wanted: usize },
 }
 
 pub(crate) struct Inbox {
@@ -110,22 +111,18 @@ impl Inbox {
         if waiting.closed {
             return Err(op);
         }
-        let wakes_gathering = match op {
-            Op::Admit { .. } => {
-                waiting.admissions += 1;
-                true
-            }
-            Op::Settle { .. } => waiting.ops.len() + 1 >= SETTLE_MANY,
-            _ => {
-                waiting.urgent += 1;
-                true
-            }
-        };
+        match op {
+            Op::Admit { .. } => waiting.admissions += 1,
+            Op::Settle { .. } => {}
+            _ => waiting.urgent += 1,
+        }
+        let is_admission = matches!(op, Op::Admit { .. });
         waiting.ops.push(op);
         let wake = match waiting.sleep {
             Sleep::Awake => false,
             Sleep::Idle => true,
-            Sleep::Gathering => wakes_gathering,
+            Sleep::Gathering { wanted } if is_admission => waiting.admissions >= wanted,
+            Sleep::Gathering { .. } => waiting.urgent > 0 || waiting.ops.len() >= SETTLE_MANY,
         };
         if wake {
             self.arrived.notify_one();
@@ -199,18 +196,12 @@ impl Inbox {
     fn gather(&self, waiting: &mut MutexGuard<'_, Waiting>) {
         let alone = |w: &Waiting| w.admissions == 0 && w.urgent == 0 && w.ops.len() < SETTLE_MANY;
         if alone(waiting) {
-            self.wait_while(waiting, SETTLE_WAIT, alone);
+            self.wait_while(waiting, SETTLE_WAIT, 1, alone);
         }
-        let few = |w: &Waiting| {
-            let clients = w.peak.ceil();
-            // Now and then it is seen whether there are more than ever came: that is how groups grow to what the time
-            // allows.
-            let wanted =
-                if clients >= 4.0 && w.taken.is_multiple_of(PROBE) { clients * 2.0 } else { clients };
-            w.urgent == 0 && w.admissions > 0 && (w.admissions as f32) < wanted
-        };
+        let wanted = waiting.company();
+        let few = |w: &Waiting| w.urgent == 0 && w.admissions > 0 && w.admissions < wanted;
         if few(waiting) {
-            self.wait_while(waiting, GATHER, few);
+            self.wait_while(waiting, GATHER, wanted, few);
         }
     }
 
@@ -218,10 +209,11 @@ impl Inbox {
         &self,
         waiting: &mut MutexGuard<'_, Waiting>,
         most: Duration,
+        wanted: usize,
         go_on: impl Fn(&Waiting) -> bool,
     ) {
         let end = self.clock.mono().plus(most);
-        waiting.sleep = Sleep::Gathering;
+        waiting.sleep = Sleep::Gathering { wanted };
         while go_on(waiting) && !waiting.closed {
             let left = end.since(self.clock.mono());
             // The time-out of the wait counts, too: a clock in a test may stand still.
@@ -230,6 +222,20 @@ impl Inbox {
             }
         }
         waiting.sleep = Sleep::Awake;
+    }
+}
+
+impl Waiting {
+    /// How many admissions are worth waiting for. Now and then more than ever came: that is how groups grow to what the
+    /// time allows.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of clients, not negative"
+    )]
+    fn company(&self) -> usize {
+        let clients = self.peak.ceil() as usize;
+        if clients >= 4 && self.taken.is_multiple_of(PROBE) { clients * 2 } else { clients }
     }
 }
 
