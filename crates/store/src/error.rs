@@ -26,6 +26,10 @@ pub enum StoreError {
         /// The newest version this program knows.
         known: u32,
     },
+    /// The operator: the data in PostgreSQL was written by a newer Posthouse, the server is not safe, or it was not
+    /// configured rightly.
+    #[error("{0}")]
+    Server(#[source] postgres::PgError),
     /// The operator: a directory to restore into, or to back up to, is not empty.
     #[error("{} is not empty", .0.display())]
     NotEmpty(PathBuf),
@@ -61,6 +65,13 @@ pub enum StoreError {
         /// The kind of failure.
         kind: io::ErrorKind,
     },
+    /// The cluster: the database cannot be reached, or takes no writes. Nothing was done; it may succeed later.
+    #[error("the database cannot be used: {0}")]
+    Unavailable(String),
+    /// The cluster: this node has been taken for dead and its work given to others, or another node has the delivery.
+    /// Nothing was changed.
+    #[error("refused: {0}")]
+    Fenced(String),
     /// Us: the store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -84,7 +95,15 @@ impl StoreError {
 
     /// Whether the same may succeed later without anybody doing anything but making room.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::NoSpace | Self::Io { .. } | Self::Failed(_) | Self::Closed)
+        matches!(
+            self,
+            Self::NoSpace
+                | Self::Io { .. }
+                | Self::Failed(_)
+                | Self::Closed
+                | Self::Unavailable(_)
+                | Self::Fenced(_)
+        )
     }
 }
 

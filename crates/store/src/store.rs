@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mail::{Actor, Clock, DeliveryId, Event, IdGenerator, MessageId, QueueKey, Timestamp};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, Fence, PostgresConfig};
 use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
 use crate::filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
@@ -14,16 +14,28 @@ use crate::model::{
     Admission, Admitted, BackupReport, Counts, Horizon, QueueStats, Recovery, RestoreReport, Settled,
     Settlement, Stats, VerifyReport, Waiting,
 };
-use crate::sqlite;
+use crate::{pg, sqlite};
 
 /// The store. Cheap to clone. When the last clone goes without [`Store::close`], the next start is an unclean one.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Engine>);
 
-/// Which engine. PostgreSQL for clusters will be the second.
+/// Which engine: the embedded one, or the one that the nodes of a cluster share.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one, behind an Arc")]
 enum Engine {
     Sqlite(sqlite::Engine),
+    Postgres(pg::Engine),
+}
+
+/// The same call to whichever engine it is.
+macro_rules! to {
+    ($store:expr, $engine:ident => $call:expr) => {
+        match &*$store.0 {
+            Engine::Sqlite($engine) => $call,
+            Engine::Postgres($engine) => $call,
+        }
+    };
 }
 
 impl Store {
@@ -36,24 +48,45 @@ impl Store {
         Ok((Store(Arc::new(Engine::Sqlite(engine))), recovery))
     }
 
-    fn engine(&self) -> &sqlite::Engine {
-        let Engine::Sqlite(engine) = &*self.0;
-        engine
+    /// Opens the store in PostgreSQL for a node of a cluster: brings the schema up to date, and requeues what earlier
+    /// lives of this node left. What other nodes do goes on meanwhile.
+    ///
+    /// # Errors
+    /// `Fenced` when this epoch is over already; `Server` when the operator has to do something about the database;
+    /// `Unavailable` when it cannot be reached; `Locked` when another process uses the spool; `Io`, `NoSpace`.
+    pub async fn open_postgres(
+        config: PostgresConfig,
+        clock: Clock,
+    ) -> Result<(Store, Recovery), StoreError> {
+        let (engine, recovery) = pg::Engine::open(config, clock).await?;
+        Ok((Store(Arc::new(Engine::Postgres(engine))), recovery))
+    }
+
+    /// Takes over from a node that is dead: what it had in its hands up to this epoch is due at once, for whichever node
+    /// comes first, and nothing that it still writes counts. Returns how many deliveries were requeued. Safe to do again.
+    ///
+    /// # Errors
+    /// `Invalid` for the embedded store, which has no other nodes; `Unavailable`, `Closed`, `Failed`.
+    pub async fn requeue(&self, dead: Fence) -> Result<u64, StoreError> {
+        match &*self.0 {
+            Engine::Sqlite(_) => Err(StoreError::Invalid("the embedded store has no other nodes".into())),
+            Engine::Postgres(engine) => engine.requeue(dead).await,
+        }
     }
 
     /// Makes message ids, all of them past everything stored.
     pub fn ids(&self) -> &IdGenerator {
-        self.engine().ids()
+        to!(self, engine => engine.ids())
     }
 
     /// Where the content of a message goes while it is received.
     pub fn sink(&self, id: MessageId) -> Sink {
-        self.engine().sink(id)
+        to!(self, engine => engine.sink(id))
     }
 
     /// Content that has just been composed, such as a report; it counts towards the memory budget even when that is spent.
     pub fn sealed(&self, id: MessageId, bytes: Vec<u8>) -> Sealed {
-        self.engine().sealed(id, bytes)
+        to!(self, engine => engine.sealed(id, bytes))
     }
 
     /// Whether there is room for something new. Cheap: what the disk says is a second old at most.
@@ -61,7 +94,7 @@ impl Store {
     /// # Errors
     /// What is missing: answer 452 then, ahead of the disk being full.
     pub fn room(&self) -> Result<(), NoRoom> {
-        self.engine().room()
+        to!(self, engine => engine.room())
     }
 
     /// Accepts a message. `Ok` means it is on stable storage: content, rows, and the directory entries that name them.
@@ -72,13 +105,13 @@ impl Store {
     /// `NoSpace`, `Invalid`, `Closed`, `Failed`. Nothing was accepted then, except that after `Failed` a restart may find
     /// the message: the commit's fate is unknown.
     pub async fn admit(&self, admission: Admission) -> Result<Admitted, StoreError> {
-        self.engine().admit(admission).await
+        to!(self, engine => engine.admit(admission).await)
     }
 
     /// Deliveries that were admitted as active while whoever asked had gone away. The driver takes this once and treats
     /// them as admitted; without a taker they are put back as waiting, due at once.
     pub fn orphans(&self) -> Option<mpsc::UnboundedReceiver<Vec<Waiting>>> {
-        self.engine().orphans()
+        to!(self, engine => engine.orphans())
     }
 
     /// Records what became of an attempt. Settlements are done in the order they come and are never cancelled; a full disk
@@ -88,7 +121,7 @@ impl Store {
         settlement: Settlement,
         done: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
     ) {
-        self.engine().settle(settlement, Box::new(done));
+        to!(self, engine => engine.settle(settlement, Box::new(done)));
     }
 
     /// [`Store::settle`], awaited. Dropping the future cancels nothing.
@@ -96,7 +129,7 @@ impl Store {
     /// # Errors
     /// `Closed`, `Failed`, `Invalid` for a report that makes no sense.
     pub async fn settled(&self, settlement: Settlement) -> Result<Settled, StoreError> {
-        self.engine().settled(settlement).await
+        to!(self, engine => engine.settled(settlement).await)
     }
 
     /// The `n` deliveries of a queue that have been due longest. They stay due until they are settled, so that those in
@@ -105,7 +138,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn page(&self, queue: &QueueKey, now: Timestamp, n: usize) -> Result<Vec<Waiting>, StoreError> {
-        self.engine().page(queue.clone(), now, n).await
+        to!(self, engine => engine.page(queue.clone(), now, n).await)
     }
 
     /// When the next delivery of a queue is due that is not due yet; none when nothing waits for its time.
@@ -113,7 +146,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn next_due(&self, queue: &QueueKey, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        self.engine().next_due(queue.clone(), now).await
+        to!(self, engine => engine.next_due(queue.clone(), now).await)
     }
 
     /// The queues whose first delivery is due after `after`, the earliest first: about `n` of them (all that share the
@@ -123,7 +156,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn horizon(&self, after: Timestamp, n: usize) -> Result<Horizon, StoreError> {
-        self.engine().horizon(after, n).await
+        to!(self, engine => engine.horizon(after, n).await)
     }
 
     /// What was noted under a name.
@@ -131,7 +164,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.engine().note(name).await
+        to!(self, engine => engine.note(name).await)
     }
 
     /// Notes something small under a name, in place of what was noted there before. Returns at once: it is on stable
@@ -140,7 +173,7 @@ impl Store {
     /// # Errors
     /// `Closed`, `Failed`.
     pub fn set_note(&self, name: &str, value: Vec<u8>) -> Result<(), StoreError> {
-        self.engine().set_note(name, value)
+        to!(self, engine => engine.set_note(name, value))
     }
 
     /// The queues in which something waits.
@@ -148,16 +181,18 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn queues(&self) -> Result<Vec<QueueStats>, StoreError> {
-        self.engine().queues().await
+        to!(self, engine => engine.queues().await)
     }
 
-    /// How many deliveries there are in each state. Costs nothing.
+    /// How many deliveries there are in each state, on all nodes. Costs nothing, or one small question to the database.
     ///
     /// # Errors
-    /// `Failed`.
-    #[allow(clippy::unused_async, reason = "an engine over a network has to wait here")]
+    /// `Failed`, `Unavailable`.
     pub async fn counts(&self) -> Result<Counts, StoreError> {
-        self.engine().counts()
+        match &*self.0 {
+            Engine::Sqlite(engine) => engine.counts(),
+            Engine::Postgres(engine) => engine.counts().await,
+        }
     }
 
     /// One delivery, whatever its state.
@@ -165,7 +200,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn load(&self, id: DeliveryId) -> Result<Option<Waiting>, StoreError> {
-        self.engine().load(id).await
+        to!(self, engine => engine.load(id).await)
     }
 
     /// The content of a message, its checksum compared.
@@ -174,7 +209,7 @@ impl Store {
     /// `Damaged` when it is not what was written: the message's deliveries have been quarantined then, and an event says
     /// so. `Invalid` when the message is gone. `Io`, `Closed`, `Failed`.
     pub async fn content(&self, at: &ContentRef) -> Result<Content, StoreError> {
-        self.engine().content(*at).await
+        to!(self, engine => engine.content(*at).await)
     }
 
     /// Deliveries that match, in order of their ids, at most `limit` of them behind `after`.
@@ -187,7 +222,7 @@ impl Store {
         after: Option<DeliveryId>,
         limit: usize,
     ) -> Result<Vec<QueueEntry>, StoreError> {
-        self.engine().search(filter, after, limit).await
+        to!(self, engine => engine.search(filter, after, limit).await)
     }
 
     /// Does something to all deliveries that match, in commits of 1000 at most, with an event for each. A dry run says
@@ -226,7 +261,7 @@ impl Store {
         dry_run: bool,
         after: Option<DeliveryId>,
     ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>), StoreError> {
-        self.engine().change_part(filter.clone(), action, by, dry_run, after).await
+        to!(self, engine => engine.change_part(filter.clone(), action, by, dry_run, after).await)
     }
 
     /// Events behind sequence number `after`, at most `n`, oldest first.
@@ -234,7 +269,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.engine().outbox(after, n).await
+        to!(self, engine => engine.outbox(after, n).await)
     }
 
     /// The same for a thread of its own. Blocks.
@@ -242,7 +277,7 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub fn outbox_blocking(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
-        self.engine().outbox_blocking(after, n)
+        to!(self, engine => engine.outbox_blocking(after, n))
     }
 
     /// Events up to this number are safe elsewhere: they are deleted with the next group. Returns at once; after a crash
@@ -252,7 +287,7 @@ impl Store {
     /// `Closed`, `Failed`.
     #[allow(clippy::unused_async, reason = "an engine over a network has to wait here")]
     pub async fn outbox_done(&self, up_to: u64) -> Result<(), StoreError> {
-        self.engine().outbox_done(up_to)
+        to!(self, engine => engine.outbox_done(up_to))
     }
 
     /// [`Store::outbox_done`] for a thread of its own.
@@ -260,12 +295,12 @@ impl Store {
     /// # Errors
     /// `Closed`, `Failed`.
     pub fn outbox_done_blocking(&self, up_to: u64) -> Result<(), StoreError> {
-        self.engine().outbox_done(up_to)
+        to!(self, engine => engine.outbox_done(up_to))
     }
 
     /// The number of the last committed event.
     pub fn outbox_wait(&self) -> watch::Receiver<u64> {
-        self.engine().outbox_wait()
+        to!(self, engine => engine.outbox_wait())
     }
 
     /// Writes a consistent copy of the store into the empty or missing directory `to`, while everything goes on.
@@ -273,7 +308,12 @@ impl Store {
     /// # Errors
     /// `NotEmpty`, `NoSpace`, `Io`, `Closed`, `Failed`.
     pub async fn backup(&self, to: PathBuf) -> Result<BackupReport, StoreError> {
-        self.engine().backup(to).await
+        match &*self.0 {
+            Engine::Sqlite(engine) => engine.backup(to).await,
+            Engine::Postgres(_) => Err(StoreError::Invalid(
+                "the queue is in PostgreSQL: back it up there, with pg_basebackup or what your provider offers".into(),
+            )),
+        }
     }
 
     /// Brings a backup back into a data directory that has no store. Blocks.
@@ -290,17 +330,17 @@ impl Store {
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
     pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        self.engine().verify().await
+        to!(self, engine => engine.verify().await)
     }
 
     /// Says why the store has stopped for good, once it has: an fsync failed. Nothing is accepted nor delivered any more.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.engine().failed()
+        to!(self, engine => engine.failed())
     }
 
     /// Figures.
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        to!(self, engine => engine.stats())
     }
 
     /// Finishes what was handed in, empties the write-ahead log and marks the store clean. Everything answers `Closed` after.
@@ -308,6 +348,6 @@ impl Store {
     /// # Errors
     /// `Failed`, `Io`, `NoSpace`: the next start will be an unclean one.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.engine().close().await
+        to!(self, engine => engine.close().await)
     }
 }

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::lock::Lock;
 use super::open::{CONTENT, DATABASE};
 use super::schema::{self, fact};
 use super::{Shared, sql_error};
 use crate::content::{CHUNK, SegmentId, file_name, make_dir};
 use crate::error::StoreError;
+use crate::lock::Lock;
 use crate::model::{BackupReport, RestoreReport};
 
 const MANIFEST: &str = "MANIFEST";

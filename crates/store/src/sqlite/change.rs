@@ -3,9 +3,9 @@
 use mail::{DeliveryId, Destination, Event, EventKind, MessageId, QueueKey, State};
 use rusqlite::{OptionalExtension, params};
 
-use super::codec;
 use super::sums::Standing;
 use super::write::Tx;
+use crate::codec;
 use crate::filter::{Action, ChangedDelivery};
 
 type Result<T> = rusqlite::Result<T>;

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 
 use super::inbox::Op;
 use super::write::{Tx, content_ref};
-use super::{Shared, codec, read, upkeep};
+use super::{Shared, read, upkeep};
+use crate::codec;
 use crate::content::{CHUNK, ContentRef, HEADER, Header, Segment, SegmentId, record_size};
 use crate::error::StoreError;
 

@@ -4,7 +4,7 @@
 use mail::{QueueKey, Timestamp};
 use rusqlite::{Connection, Row};
 
-use super::codec;
+use crate::codec;
 use crate::model::{Horizon, QueueStats};
 
 type Result<T> = rusqlite::Result<T>;
@@ -54,5 +54,5 @@ pub(crate) fn waiting(conn: &Connection, after: i64, n: usize) -> Result<(Vec<Qu
 }
 
 fn key(row: &Row<'_>) -> Result<QueueKey> {
-    codec::queue_key(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?)
+    Ok(codec::queue_key(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?)?)
 }

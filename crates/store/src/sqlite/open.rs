@@ -10,7 +10,8 @@ use rusqlite::{Connection, DEFAULT_NAME};
 
 use super::schema::{fact, set_fact};
 use super::sums::{self, Effects, Standing};
-use super::{codec, outbox, schema, sql_error};
+use super::{outbox, schema, sql_error};
+use crate::codec;
 use crate::config::Config;
 use crate::content::{Segment, SegmentId, list};
 use crate::error::StoreError;

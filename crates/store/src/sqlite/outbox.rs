@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use super::codec;
+use crate::codec;
 
 /// How many events are kept in memory.
 const RECENT_MAX: usize = 2048;

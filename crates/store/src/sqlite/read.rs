@@ -7,8 +7,8 @@ use mail::{DeliveryId, MessageId, QueueKey, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::codec;
 use super::write::{content_ref, find_queue};
+use crate::codec;
 use crate::content::ContentRef;
 use crate::model::{PendingRecipient, Waiting};
 

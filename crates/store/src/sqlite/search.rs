@@ -8,7 +8,7 @@ use mail::{DeliveryId, Destination, State, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use super::codec;
+use crate::codec;
 use crate::filter::{QueueEntry, QueueFilter};
 
 type Result<T> = rusqlite::Result<T>;

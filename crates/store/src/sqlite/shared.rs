@@ -11,12 +11,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::checkpoint::Checkpoint;
 use super::inbox::{Done, Inbox, Op};
-use super::lock::Lock;
 use super::notes::Notes;
 use super::open::{self, CONTENT, DATABASE, Start};
 use super::outbox::Outbox;
 use super::read::{self, Readers};
-use super::room::Room;
 use super::sums::Effects;
 use super::upkeep::Upkeep;
 use super::{item, schema};
@@ -24,7 +22,9 @@ use crate::config::Config;
 use crate::content::{Content, ContentRef, Segments, make_dir};
 use crate::error::StoreError;
 use crate::health::Health;
+use crate::lock::Lock;
 use crate::model::{Counts, Recovery, Stats, Waiting};
+use crate::room::Room;
 
 type Result<T> = std::result::Result<T, StoreError>;
 

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use mail::State;
 use rusqlite::Connection;
 
-use super::{codec, schema};
+use super::schema;
+use crate::codec;
 use crate::content::{ContentRef, Segment, SegmentId, Segments};
 use crate::model::Counts;
 

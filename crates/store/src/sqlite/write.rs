@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use mail::{DeliveryId, Event, EventKind, MessageId, QueueKey, RecipientStatus, State, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::codec;
 use super::fresh::Fresh;
 use super::outbox::Pack;
 use super::sums::{Effects, Standing};
+use crate::codec;
 use crate::content::ContentRef;
 use crate::model::{Admission, Dedupe, NewDelivery, NewState, Next, Settlement};
 

@@ -7,7 +7,6 @@ use mail::{
     Address, Body, Destination, Event, Message, MessageId, Notify, OrgId, Origin, Outcome, QueueKey,
     Recipient, RecipientStatus, Ret, State, Stream, Timestamp, form1,
 };
-use rusqlite::types::{FromSqlError, Type};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,19 @@ const FORMAT: u8 = 2;
 const FORM_1: u8 = 1;
 /// Several events in one blob: each an encoded event behind its length, four octets, little endian.
 const PACKED: u8 = 3;
+
+/// A stored value that makes no sense. Never seen unless something else has written to the database.
+#[derive(Debug, thiserror::Error)]
+#[error("a stored value cannot be read: {0}")]
+pub(crate) struct Unreadable(pub(crate) String);
+
+type Result<T> = std::result::Result<T, Unreadable>;
+
+impl From<Unreadable> for rusqlite::Error {
+    fn from(error: Unreadable) -> Self {
+        Self::FromSqlConversionFailure(0, rusqlite::types::Type::Blob, Box::new(error))
+    }
+}
 
 /// What of a message stands in no column of its row.
 #[derive(Serialize, Deserialize)]
@@ -43,7 +55,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) length: u64,
 }
 
-/// Ids are 63 bits; SQLite's integers have a sign.
+/// Ids are 63 bits; the integers of databases have a sign.
 pub(crate) fn id(message: MessageId) -> i64 {
     message.0.cast_signed()
 }
@@ -62,14 +74,14 @@ pub(crate) fn state_code(state: State) -> u8 {
     }
 }
 
-pub(crate) fn state(code: u8) -> rusqlite::Result<State> {
+pub(crate) fn state(code: u8) -> Result<State> {
     Ok(match code {
         0 => State::Active,
         1 => State::Waiting,
         2 => State::Held,
         3 => State::Sandboxed,
         4 => State::Quarantined,
-        other => return Err(rusqlite::Error::IntegralValueOutOfRange(0, i64::from(other))),
+        other => return Err(Unreadable(format!("a code that is not known: {other}"))),
     })
 }
 
@@ -80,7 +92,7 @@ pub(crate) fn stream_code(stream: Stream) -> u8 {
     }
 }
 
-pub(crate) fn queue_key(org: i64, stream: u8, destination: &str) -> rusqlite::Result<QueueKey> {
+pub(crate) fn queue_key(org: i64, stream: u8, destination: &str) -> Result<QueueKey> {
     let stream = if stream == 1 { Stream::Bulk } else { Stream::Transactional };
     let destination: Destination = destination.parse().map_err(unreadable)?;
     Ok(QueueKey { org: OrgId(org), stream, destination })
@@ -103,13 +115,13 @@ pub(crate) fn status_outcome(status: &RecipientStatus) -> Option<&Outcome> {
     }
 }
 
-pub(crate) fn status(code: u8, outcome: Option<Outcome>) -> rusqlite::Result<RecipientStatus> {
+pub(crate) fn status(code: u8, outcome: Option<Outcome>) -> Result<RecipientStatus> {
     match (code, outcome) {
         (0, outcome) => Ok(RecipientStatus::Pending(outcome)),
         (1, Some(outcome)) => Ok(RecipientStatus::Delivered(outcome)),
         (2, Some(outcome)) => Ok(RecipientStatus::Failed(outcome)),
         (3, _) => Ok(RecipientStatus::Removed),
-        (other, _) => Err(rusqlite::Error::IntegralValueOutOfRange(0, i64::from(other))),
+        (other, _) => Err(Unreadable(format!("a code that is not known: {other}"))),
     }
 }
 
@@ -121,7 +133,7 @@ pub(crate) fn recipient_detail(recipient: &Recipient, scratch: &mut Vec<u8>) -> 
     Some(encode(&(recipient.notify, &recipient.orcpt), scratch))
 }
 
-pub(crate) fn recipient(address: &str, detail: Option<&[u8]>) -> rusqlite::Result<Recipient> {
+pub(crate) fn recipient(address: &str, detail: Option<&[u8]>) -> Result<Recipient> {
     let address = Address::parse(address).map_err(unreadable)?;
     let (notify, orcpt) = match detail {
         Some(blob) => decode(blob)?,
@@ -148,7 +160,7 @@ pub(crate) fn message_detail(message: &Message, length: u64, scratch: &mut Vec<u
     encode(&detail, scratch)
 }
 
-pub(crate) fn message(columns: Columns<'_>, blob: &[u8]) -> rusqlite::Result<Message> {
+pub(crate) fn message(columns: Columns<'_>, blob: &[u8]) -> Result<Message> {
     if let Some((&FORM_1, rest)) = blob.split_first() {
         return postcard::from_bytes::<form1::Message>(rest).map(Message::from).map_err(unreadable);
     }
@@ -175,7 +187,7 @@ pub(crate) fn message(columns: Columns<'_>, blob: &[u8]) -> rusqlite::Result<Mes
     })
 }
 
-pub(crate) fn event(blob: &[u8]) -> rusqlite::Result<Event> {
+pub(crate) fn event(blob: &[u8]) -> Result<Event> {
     match blob.split_first() {
         Some((&FORM_1, rest)) => {
             postcard::from_bytes::<form1::Event>(rest).map(Event::from).map_err(unreadable)
@@ -195,20 +207,19 @@ pub(crate) fn pack(blob: &mut Vec<u8>, event: &[u8]) {
 }
 
 /// The events of a blob, one or several.
-pub(crate) fn unpack(blob: &[u8]) -> rusqlite::Result<Vec<Event>> {
+pub(crate) fn unpack(blob: &[u8]) -> Result<Vec<Event>> {
     let Some((&PACKED, mut rest)) = blob.split_first() else { return Ok(vec![event(blob)?]) };
     let mut events = Vec::new();
     while let Some((length, behind)) = rest.split_first_chunk() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let (one, next) =
-            behind.split_at_checked(length).ok_or(FromSqlError::InvalidType).map_err(unreadable)?;
+        let (one, next) = behind.split_at_checked(length).ok_or_else(format)?;
         events.push(event(one)?);
         rest = next;
     }
-    if rest.is_empty() { Ok(events) } else { Err(unreadable(FromSqlError::InvalidType)) }
+    if rest.is_empty() { Ok(events) } else { Err(format()) }
 }
 
-pub(crate) fn outcome(blob: Option<&[u8]>) -> rusqlite::Result<Option<Outcome>> {
+pub(crate) fn outcome(blob: Option<&[u8]>) -> Result<Option<Outcome>> {
     blob.map(decode).transpose()
 }
 
@@ -222,14 +233,18 @@ pub(crate) fn encode<T: Serialize>(value: &T, scratch: &mut Vec<u8>) -> usize {
     scratch.len()
 }
 
-fn decode<T: DeserializeOwned>(blob: &[u8]) -> rusqlite::Result<T> {
+fn decode<T: DeserializeOwned>(blob: &[u8]) -> Result<T> {
     match blob.split_first() {
         // The forms differ in messages and events alone, which are looked at before.
         Some((&(FORM_1 | FORMAT), rest)) => postcard::from_bytes(rest).map_err(unreadable),
-        _ => Err(unreadable(FromSqlError::InvalidType)),
+        _ => Err(format()),
     }
 }
 
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(error))
+fn unreadable(error: impl std::error::Error) -> Unreadable {
+    Unreadable(error.to_string())
+}
+
+fn format() -> Unreadable {
+    Unreadable("not in a form that this version writes or wrote".into())
 }
