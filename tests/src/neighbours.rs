@@ -7,10 +7,13 @@
 pub mod dns;
 pub mod dovecot;
 pub mod exim;
+pub mod lan;
 pub mod namespace;
 pub mod opensmtpd;
+pub mod patroni;
 pub mod pebble;
 pub mod postfix;
+pub mod postgres;
 pub mod postgrey;
 pub mod signed;
 pub mod submitters;
@@ -43,7 +46,8 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// What is missing of `needs`: `root`, `mounts`, `aiosmtpd`, `nodemailer`, or the name of a program.
+/// What is missing of `needs`: `root`, `mounts`, `aiosmtpd`, `nodemailer`, `postgres`, `patroni`, or the name of a
+/// program.
 pub fn missing(needs: &[&str]) -> Option<String> {
     let gone: Vec<String> = needs
         .iter()
@@ -52,6 +56,8 @@ pub fn missing(needs: &[&str]) -> Option<String> {
                 "root" => nix::unistd::geteuid().is_root(),
                 "mounts" => return crate::disk::can_mount().err(),
                 "aiosmtpd" => python().exists(),
+                "postgres" => postgres::programs().is_some(),
+                "patroni" => cache().join("venv/bin/patroni").exists(),
                 "nodemailer" => {
                     cache().join("node/node_modules/nodemailer").is_dir() && program("node").is_some()
                 }

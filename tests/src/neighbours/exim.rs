@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::namespace::with_own_etc;
 use super::program;
 use crate::process::Daemon;
+use crate::tls::Certificate;
 use crate::wait::{free_port, loopback, until_listening};
 
 /// A running Exim.
@@ -22,12 +24,31 @@ impl Exim {
     /// Starts one that relays everything to `next`.
     pub fn relaying_to(next: SocketAddr) -> Self {
         let dir = TempDir::with_prefix("exim-").unwrap();
+        Self::start(dir, next, "tls_advertise_hosts =\n")
+    }
+
+    /// The same with STARTTLS, for clients that show the certificate in the PEM file `known` and nobody else: the handshake
+    /// fails without it.
+    pub fn for_holders_of(known: &Path, own: &Certificate, next: SocketAddr) -> Self {
+        let dir = TempDir::with_prefix("exim-").unwrap();
+        for (from, to) in [(known, "known.pem"), (&own.certificate, "own.pem"), (&own.key, "own.key")] {
+            fs::copy(from, dir.path().join(to)).unwrap();
+        }
+        let root = dir.path().display();
+        let tls = format!(
+            "tls_advertise_hosts = *\ntls_certificate = {root}/own.pem\ntls_privatekey = {root}/own.key\n\
+             tls_verify_hosts = *\ntls_verify_certificates = {root}/known.pem\n"
+        );
+        Self::start(dir, next, &tls)
+    }
+
+    fn start(dir: TempDir, next: SocketAddr, tls: &str) -> Self {
         let port = free_port();
         let root = dir.path().display();
         let conf = format!(
             "primary_hostname = exim.test\nspool_directory = /var/spool/exim4\nlog_file_path = {root}/log/%slog\n\
              pid_file_path = /run/exim.pid\nexim_path = {root}/exim4\nlocal_interfaces = <; [127.0.0.1]:{port}\n\
-             daemon_smtp_ports = {port}\ntls_advertise_hosts =\nhost_lookup =\nrfc1413_hosts =\nkeep_environment =\n\
+             daemon_smtp_ports = {port}\n{tls}host_lookup =\nrfc1413_hosts =\nkeep_environment =\n\
              acl_smtp_rcpt = accept\nacl_smtp_data = accept\nsmtp_accept_max = 200\nmessage_size_limit = 100M\n\
              smtp_enforce_sync = true\nnever_users =\n\
              begin routers\nall:\n  driver = manualroute\n  route_list = * {}::{}\n  self = send\n  transport = out\n\
