@@ -1,9 +1,9 @@
 //! Who changed what, and when.
 
 use mail::{Actor, Timestamp};
-use rusqlite::params;
 use serde::Serialize;
 
+use crate::db::{Bad, Row, values};
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 
@@ -64,7 +64,7 @@ impl Directory {
     ) -> Result<(), DirectoryError> {
         let by = by.clone();
         self.change(move |draft| {
-            draft.audit(&by, action, (what, &name), None, Some(&detail))?;
+            draft.audit(&by, action, (what, &name), None, Some(&detail));
             Ok(((), Vec::new()))
         })
         .await
@@ -75,40 +75,34 @@ impl Directory {
     /// # Errors
     /// The disk.
     pub async fn audit(&self, query: AuditQuery) -> Result<Vec<AuditEntry>, DirectoryError> {
-        self.read(move |db| {
-            let limit = i64::try_from(query.limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX)).unwrap_or(1);
-            let mut statement = db.prepare_cached(
-                "SELECT id, at, actor, action, what, name, earlier, later FROM audit \
-                 WHERE id < $1 AND ($2 = '' OR what = $2) AND ($3 = '' OR name = $3) \
-                 AND ($4 = '' OR instr(actor, $4) > 0) AND at >= $5 ORDER BY id DESC LIMIT $6",
-            )?;
-            let json = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
-            let rows = statement.query_map(
-                params![
-                    query.before.unwrap_or(i64::MAX),
-                    query.what.unwrap_or_default(),
-                    query.name.unwrap_or_default(),
-                    query.by.unwrap_or_default(),
-                    query.since.map_or(i64::MIN, Timestamp::millis),
-                    limit
-                ],
-                |row| {
-                    Ok(AuditEntry {
-                        id: row.get(0)?,
-                        at: Timestamp(row.get(1)?),
-                        by: row.get(2)?,
-                        action: row.get(3)?,
-                        what: row.get(4)?,
-                        name: row.get(5)?,
-                        before: json(row.get(6)?),
-                        after: json(row.get(7)?),
-                    })
-                },
-            )?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        let limit = i64::try_from(query.limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX)).unwrap_or(1);
+        let values = values![
+            query.before.unwrap_or(i64::MAX),
+            query.what.unwrap_or_default(),
+            query.name.unwrap_or_default(),
+            query.by.unwrap_or_default(),
+            query.since.map_or(i64::MIN, Timestamp::millis),
+            limit,
+        ];
+        let sql = "SELECT id, at, actor, action, what, name, earlier, later FROM audit \
+                   WHERE id < $1 AND ($2 = '' OR what = $2) AND ($3 = '' OR name = $3) \
+                   AND ($4 = '' OR replace(actor, $4, '') <> actor) AND at >= $5 ORDER BY id DESC LIMIT $6";
+        self.list(sql.to_owned(), values, read).await
     }
+}
+
+fn read(row: &Row<'_>) -> Result<AuditEntry, Bad> {
+    let json = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
+    Ok(AuditEntry {
+        id: row.get(0)?,
+        at: Timestamp(row.get(1)?),
+        by: row.get(2)?,
+        action: row.get(3)?,
+        what: row.get(4)?,
+        name: row.get(5)?,
+        before: json(row.get(6)?),
+        after: json(row.get(7)?),
+    })
 }
 
 fn as_text<S: serde::Serializer>(value: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

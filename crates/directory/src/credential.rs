@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use mail::{Actor, Stream};
 use net::Network;
-use rusqlite::params;
 
 use crate::Pattern;
+use crate::db::values;
 use crate::directory::Directory;
+use crate::draft::Draft;
 use crate::error::DirectoryError;
 use crate::load::list_text;
 use crate::model::{Credential, check_name, folded};
@@ -15,7 +16,6 @@ use crate::org::find_org;
 use crate::rule::{Named, user_of};
 use crate::secret::{Secret, Verifier, make_password};
 use crate::snapshot::Edit;
-use crate::writer::Draft;
 
 /// Where a credential's password comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Directory {
         check_name("login", &new.login)?;
         check_from_domains(&new.from_domains)?;
         let (verifier, made) = verifier(new.password).await?;
-        let by = by.clone();
+        let (verifier, by) = (Arc::new(verifier), by.clone());
         let generated = made.is_some();
         let credential = self
             .change(move |draft| {
@@ -85,21 +85,21 @@ impl Directory {
                     return Err(DirectoryError::exists("credential", &new.login));
                 }
                 let credential = Credential {
-                    id: draft.next_id()?,
-                    login: new.login.into(),
+                    id: draft.next_id(),
+                    login: new.login.as_str().into(),
                     org: find_org(&draft.state, &new.org)?.id,
-                    from_domains: new.from_domains,
-                    networks: new.networks,
+                    from_domains: new.from_domains.clone(),
+                    networks: new.networks.clone(),
                     stream: new.stream,
                     enabled: true,
                     generated,
                     scram: verifier.scram.is_some(),
                     generation: 1,
                     created: draft.now,
-                    verifier: Arc::new(verifier),
+                    verifier: Arc::clone(&verifier),
                 };
-                draft.audit(&by, "add", ("credential", &credential.login), None, Some(&credential))?;
-                write(draft, &credential)?;
+                draft.audit(&by, "add", ("credential", &credential.login), None, Some(&credential));
+                write(draft, &credential);
                 let credential = Arc::new(credential);
                 Ok((Arc::clone(&credential), vec![Edit::Credential(credential)]))
             })
@@ -123,24 +123,27 @@ impl Directory {
             Some(password) => Some(verifier(password).await?),
             None => None,
         };
-        let made = new.as_ref().and_then(|(_, made)| made.clone());
+        let (new, made) = new.map(|(verifier, made)| (Arc::new(verifier), made)).unzip();
+        let made: Option<Secret> = made.flatten();
+        let generated = made.is_some();
         let (login, by) = (login.to_owned(), by.clone());
         let credential = self
             .change(move |draft| {
                 let before = find(draft, &login)?;
                 let mut credential = Credential::clone(&before);
-                if let Some((verifier, made)) = new {
-                    credential.generated = made.is_some();
+                let secret = new.is_some().then_some("password");
+                if let Some(verifier) = &new {
+                    credential.generated = generated;
                     credential.scram = verifier.scram.is_some();
-                    credential.verifier = Arc::new(verifier);
+                    credential.verifier = Arc::clone(verifier);
                 }
-                credential.from_domains = change.from_domains.unwrap_or(credential.from_domains);
-                credential.networks = change.networks.unwrap_or(credential.networks);
+                credential.from_domains = change.from_domains.clone().unwrap_or(credential.from_domains);
+                credential.networks = change.networks.clone().unwrap_or(credential.networks);
                 credential.enabled = change.enabled.unwrap_or(credential.enabled);
                 credential.stream = change.stream.unwrap_or(credential.stream);
                 credential.generation += 1;
-                draft.audit(&by, "set", ("credential", &before.login), Some(&*before), Some(&credential))?;
-                write(draft, &credential)?;
+                draft.audit_set(&by, ("credential", &before.login), &*before, &credential, secret);
+                write(draft, &credential);
                 let credential = Arc::new(credential);
                 Ok((Arc::clone(&credential), vec![Edit::Credential(credential)]))
             })
@@ -160,15 +163,15 @@ impl Directory {
                 let text = format!("{user} names the credential {}: change it first", credential.login);
                 return Err(DirectoryError::InUse(text));
             }
-            draft.db.execute("DELETE FROM credential WHERE id = $1", params![credential.id])?;
-            draft.audit(&by, "remove", ("credential", &credential.login), Some(&*credential), None)?;
+            draft.write("DELETE FROM credential WHERE id = $1", values![credential.id]);
+            draft.audit(&by, "remove", ("credential", &credential.login), Some(&*credential), None);
             Ok(((), vec![Edit::CredentialGone(credential.login.clone())]))
         })
         .await
     }
 }
 
-fn find(draft: &Draft<'_>, login: &str) -> Result<Arc<Credential>, DirectoryError> {
+fn find(draft: &Draft, login: &str) -> Result<Arc<Credential>, DirectoryError> {
     draft.state.credential(login).cloned().ok_or_else(|| DirectoryError::not_found("credential", login))
 }
 
@@ -194,19 +197,16 @@ pub(crate) fn check_from_domains(patterns: &[Pattern]) -> Result<(), DirectoryEr
     }
 }
 
-fn write(draft: &Draft<'_>, c: &Credential) -> Result<(), DirectoryError> {
+fn write(draft: &mut Draft, c: &Credential) {
     let (scram, argon2) = c.verifier.to_columns();
-    draft
-        .db
-        .prepare_cached(
-            "INSERT INTO credential (id, login, login_folded, org, from_domains, networks, enabled, made_here, \
-             scram, argon2, generation, created, stream) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-             ON CONFLICT (id) DO UPDATE SET from_domains = excluded.from_domains, networks = excluded.networks, \
-             enabled = excluded.enabled, made_here = excluded.made_here, scram = excluded.scram, \
-             argon2 = excluded.argon2, generation = excluded.generation, stream = excluded.stream",
-        )?
-        .execute(params![
+    draft.write(
+        "INSERT INTO credential (id, login, login_folded, org, from_domains, networks, enabled, made_here, \
+         scram, argon2, generation, created, stream) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         ON CONFLICT (id) DO UPDATE SET from_domains = excluded.from_domains, networks = excluded.networks, \
+         enabled = excluded.enabled, made_here = excluded.made_here, scram = excluded.scram, \
+         argon2 = excluded.argon2, generation = excluded.generation, stream = excluded.stream",
+        values![
             c.id,
             &*c.login,
             &*folded(&c.login),
@@ -220,6 +220,6 @@ fn write(draft: &Draft<'_>, c: &Credential) -> Result<(), DirectoryError> {
             c.generation,
             c.created.millis(),
             c.stream.as_str(),
-        ])?;
-    Ok(())
+        ],
+    );
 }

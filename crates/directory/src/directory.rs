@@ -4,7 +4,6 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
 use std::thread;
 
 use arc_swap::ArcSwap;
@@ -12,16 +11,19 @@ use aws_lc_rs::hmac;
 use mail::Clock;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Verification;
+use crate::db::{Bad, Row, Value};
+use crate::draft::{Asked, Draft};
+use crate::embedded;
 use crate::error::DirectoryError;
 use crate::routing::{NewRoute, Route, SmartHost};
+use crate::server::{self, Server};
 use crate::snapshot::{Edit, Snapshot};
-use crate::writer::{Draft, Job};
-use crate::{load, schema, writer};
+use crate::writer::Job;
 
-/// The directory. Clones share one writer thread and one snapshot.
+/// The directory. Clones share one writer and one snapshot.
 #[derive(Clone)]
 pub struct Directory(pub(crate) Arc<Shared>);
 
@@ -30,8 +32,21 @@ pub(crate) struct Shared {
     pub(crate) verification: Verification,
     /// Makes verifiers for logins that do not exist; kept in the database, so that they stay the same.
     pub(crate) fake_key: hmac::Key,
-    jobs: mpsc::Sender<Job>,
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    engine: Engine,
+    jobs: mpsc::UnboundedSender<Job>,
+    writer: Mutex<Option<Writer>>,
+}
+
+/// Where what is not in memory is read from.
+enum Engine {
+    /// The file: the writer reads it.
+    Sqlite,
+    Postgres(postgres::Pool),
+}
+
+enum Writer {
+    Thread(thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
 }
 
 impl std::fmt::Debug for Directory {
@@ -47,17 +62,43 @@ impl Directory {
     /// [`DirectoryError::Newer`] for a file that a newer version wrote, [`DirectoryError::Damaged`], or the disk.
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Self, DirectoryError> {
         let path = data_dir.join("directory.db");
-        let db = schema::open(&path)?;
-        let fake_key = load::founding(&db, clock.now())?;
-        let state = Arc::new(ArcSwap::from_pointee(load::snapshot(&db, &path)?));
-        let (jobs, receiver) = mpsc::channel();
+        let (db, state, fake_key) = embedded::open(&path, &clock)?;
+        let state = Arc::new(ArcSwap::from_pointee(state));
+        let (jobs, receiver) = mpsc::unbounded_channel();
         let published = Arc::clone(&state);
         let thread = thread::Builder::new()
             .name("posthouse-directory".into())
-            .spawn(move || writer::run(db, &receiver, &published, &clock))
+            .spawn(move || embedded::run(db, receiver, &published, &clock))
             .map_err(|source| DirectoryError::Io { path, source })?;
+        Ok(Self::new(state, fake_key, Engine::Sqlite, jobs, Writer::Thread(thread)))
+    }
+
+    /// Opens the directory that several nodes share on PostgreSQL; the first one makes it, with the organisation `default`.
+    /// What another node changes is in the snapshot within a second. A change is made by one node after the other, each
+    /// time from what the others have made, and waits for the database as long as the pool holds.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Postgres`] for a server that cannot be used or a schema that a newer version wrote,
+    /// [`DirectoryError::Damaged`].
+    pub async fn open_postgres(pool: postgres::Pool, clock: Clock) -> Result<Self, DirectoryError> {
+        let (state, fake_key) = server::open(&pool, clock.now()).await?;
+        let state = Arc::new(ArcSwap::from_pointee(state));
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        let server = Server::new(pool.clone(), Arc::clone(&state), clock);
+        let task = tokio::spawn(server.run(receiver));
+        Ok(Self::new(state, fake_key, Engine::Postgres(pool), jobs, Writer::Task(task)))
+    }
+
+    fn new(
+        state: Arc<ArcSwap<Snapshot>>,
+        fake_key: hmac::Key,
+        engine: Engine,
+        jobs: mpsc::UnboundedSender<Job>,
+        writer: Writer,
+    ) -> Self {
         let verification = Verification::new();
-        Ok(Self(Arc::new(Shared { state, verification, fake_key, jobs, thread: Mutex::new(Some(thread)) })))
+        let writer = Mutex::new(Some(writer));
+        Self(Arc::new(Shared { state, verification, fake_key, engine, jobs, writer }))
     }
 
     /// The directory as it stands.
@@ -89,8 +130,13 @@ impl Directory {
     /// Writes a consistent copy of the directory to `file`, which must not be there, while everything goes on.
     ///
     /// # Errors
-    /// The disk, or the directory is closed.
+    /// The disk, the directory is closed, or it is on PostgreSQL, which has better ways.
     pub async fn backup(&self, file: PathBuf) -> Result<(), DirectoryError> {
+        if let Engine::Postgres(_) = self.0.engine {
+            return Err(DirectoryError::Invalid(
+                "the directory is in PostgreSQL: back that up as a whole, with pg_basebackup and the archived WAL".into(),
+            ));
+        }
         self.read(move |db| {
             let made = |source| DirectoryError::Io { path: file.clone(), source };
             // Made here, so that nobody else can read it while SQLite fills it; it takes an empty file.
@@ -102,39 +148,59 @@ impl Directory {
         .await
     }
 
-    /// Waits for what was asked and closes the file. Later changes are refused; reading goes on.
+    /// Waits for what was asked and closes the database. Later changes are refused; reading goes on.
     pub async fn close(&self) {
         let _ = self.0.jobs.send(Job::Close);
-        let thread = self.0.thread.lock().take();
-        if let Some(thread) = thread
-            && tokio::task::spawn_blocking(move || thread.join()).await.is_err()
-        {
+        let writer = self.0.writer.lock().take();
+        let ended = match writer {
+            Some(Writer::Thread(thread)) => {
+                matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(())))
+            }
+            Some(Writer::Task(task)) => task.await.is_ok(),
+            None => true,
+        };
+        if !ended {
             tracing::error!("the directory's writer has died");
         }
     }
 
-    /// Has the writer make a change; ready when it is committed and in the snapshot.
+    /// Has the writer make a change; ready when it is committed and in the snapshot. The change may be made several
+    /// times before that, each time of another snapshot.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Draft<'_>) -> Result<(T, Vec<Edit>), DirectoryError> + Send + 'static,
+        change: impl Fn(&mut Draft) -> Result<(T, Vec<Edit>), DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let (done, wait) = oneshot::channel();
-        self.send(Job::Change(Box::new(move |draft| {
-            let result = draft.run(change);
-            Box::new(move |committed| {
-                let result = match committed {
-                    Ok(()) => result,
-                    Err(why) => result.and(Err(DirectoryError::Commit(why))),
-                };
-                // Nobody waits any more: the change stands all the same.
-                let _ = done.send(result);
-            })
-        })))?;
+        self.send(Job::Change(Asked::new(change, done)))?;
         wait.await.map_err(|_| DirectoryError::Closed)?
     }
 
-    /// Has the writer read from the database.
-    pub(crate) async fn read<T: Send + 'static>(
+    /// Reads rows from the database.
+    pub(crate) async fn list<T: Send + 'static>(
+        &self,
+        sql: String,
+        values: Vec<Value>,
+        read: fn(&Row<'_>) -> Result<T, Bad>,
+    ) -> Result<Vec<T>, DirectoryError> {
+        match &self.0.engine {
+            Engine::Sqlite => {
+                self.read(move |db| {
+                    let mut all = Vec::new();
+                    let mut take = |row: &Row<'_>| read(row).map(|it| all.push(it));
+                    let done = embedded::each(db, &sql, &values, &mut take);
+                    done.map(|()| all).map_err(unreadable)
+                })
+                .await
+            }
+            Engine::Postgres(pool) => {
+                let rows = server::rows(pool, &sql, &values).await?;
+                rows.iter().map(|row| read(&Row::Postgres(row)).map_err(unreadable)).collect()
+            }
+        }
+    }
+
+    /// Has the writer read from the file.
+    async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
@@ -148,4 +214,8 @@ impl Directory {
     pub(crate) fn send(&self, job: Job) -> Result<(), DirectoryError> {
         self.0.jobs.send(job).map_err(|_| DirectoryError::Closed)
     }
+}
+
+fn unreadable(bad: Bad) -> DirectoryError {
+    DirectoryError::Damaged { place: "the directory".into(), what: bad.0 }
 }

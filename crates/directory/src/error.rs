@@ -49,19 +49,25 @@ pub enum DirectoryError {
         known: i64,
     },
     /// The disk: a row is not what was written.
-    #[error("{path} is damaged: {what}; restore it from a backup")]
+    #[error("{place} is damaged: {what}; restore it from a backup")]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// The file, or that it is in PostgreSQL.
+        place: String,
         /// What was found.
         what: String,
     },
     /// The disk, or SQLite on it.
     #[error("directory: {0}")]
     Disk(#[from] rusqlite::Error),
-    /// The disk: the change was not committed.
+    /// The disk, the database, or the way to it: the change was not committed.
     #[error("directory: the change could not be committed: {0}")]
     Commit(String),
+    /// The way to the database: it went while the change was being committed.
+    #[error("directory: nobody can tell whether the change was made ({0}): look before you make it again")]
+    Unknown(String),
+    /// The database, the way to it, or the operator, as it says.
+    #[error("directory: {0}")]
+    Postgres(#[from] postgres::PgError),
     /// The disk: the file could not be made.
     #[error("directory: {path}: {source}")]
     Io {

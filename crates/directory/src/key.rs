@@ -5,10 +5,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use mail::Actor;
-use rusqlite::params;
 
 use crate::Pattern;
 use crate::credential::check_from_domains;
+use crate::db::values;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::load::list_text;
@@ -46,19 +46,19 @@ impl Directory {
                     return Err(DirectoryError::exists("key", &new.name));
                 }
                 let key = ApiKey {
-                    id: draft.next_id()?,
-                    name: new.name.into(),
+                    id: draft.next_id(),
+                    name: new.name.as_str().into(),
                     org: find_org(&draft.state, &new.org)?.id,
                     scope: new.scope,
-                    from_domains: new.from_domains,
+                    from_domains: new.from_domains.clone(),
                     enabled: true,
                     created: draft.now,
                     hash,
                 };
-                draft.db.execute(
+                draft.write(
                     "INSERT INTO api_key (id, name, name_folded, org, scope, from_domains, hash, enabled, created) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-                    params![
+                    values![
                         key.id,
                         &*key.name,
                         &*folded(&key.name),
@@ -69,8 +69,8 @@ impl Directory {
                         key.enabled,
                         key.created.millis(),
                     ],
-                )?;
-                draft.audit(&by, "add", ("key", &key.name), None, Some(&key))?;
+                );
+                draft.audit(&by, "add", ("key", &key.name), None, Some(&key));
                 let key = Arc::new(key);
                 Ok((Arc::clone(&key), vec![Edit::Key(key)]))
             })
@@ -93,8 +93,8 @@ impl Directory {
             let before =
                 draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
             let key = ApiKey { enabled, ..ApiKey::clone(&before) };
-            draft.db.execute("UPDATE api_key SET enabled = $1 WHERE id = $2", params![enabled, key.id])?;
-            draft.audit(&by, "set", ("key", &key.name), Some(&*before), Some(&key))?;
+            draft.write("UPDATE api_key SET enabled = $1 WHERE id = $2", values![enabled, key.id]);
+            draft.audit(&by, "set", ("key", &key.name), Some(&*before), Some(&key));
             let key = Arc::new(key);
             Ok((Arc::clone(&key), vec![Edit::Key(key)]))
         })
@@ -110,8 +110,8 @@ impl Directory {
         self.change(move |draft| {
             let key =
                 draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
-            draft.db.execute("DELETE FROM api_key WHERE id = $1", params![key.id])?;
-            draft.audit(&by, "remove", ("key", &key.name), Some(&*key), None)?;
+            draft.write("DELETE FROM api_key WHERE id = $1", values![key.id]);
+            draft.audit(&by, "remove", ("key", &key.name), Some(&*key), None);
             Ok(((), vec![Edit::KeyGone(key.name.clone())]))
         })
         .await

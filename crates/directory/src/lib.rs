@@ -1,13 +1,17 @@
 //! Who may use the relay, where mail goes and how it leaves: organisations, credentials, domains, API keys, routes, smart
 //! hosts, rules about outgoing mail, suppressed addresses, with a log of every change.
 //!
-//! Everything lives in `data_dir/directory.db`, written by one thread of its own, and in memory as an immutable
-//! [`Snapshot`]: what is asked while a message passes never touches the database.
+//! Everything lives in `data_dir/directory.db`, or on a PostgreSQL that several nodes share, and in memory as an immutable
+//! [`Snapshot`]: what is asked while a message passes never touches the database. A change is made of the snapshot first
+//! (`draft`), and its statements are committed by one writer (`embedded`, `server`) before anybody sees it.
 
 mod audit;
 mod auth;
 mod credential;
+mod db;
 mod directory;
+mod draft;
+mod embedded;
 mod error;
 mod key;
 mod load;
@@ -17,9 +21,11 @@ mod routing;
 pub mod rule;
 mod schema;
 mod secret;
+mod server;
 mod smarthost;
 mod snapshot;
 mod suppression;
+mod touched;
 mod ways;
 mod writer;
 

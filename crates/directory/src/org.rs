@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mail::{Actor, OrgId, domain_to_ascii};
-use rusqlite::params;
 
+use crate::db::values;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
 use crate::model::{Domain, Org, OrgState};
@@ -38,18 +38,18 @@ impl Directory {
                 return Err(DirectoryError::exists("organisation", &name));
             }
             let org = Org {
-                id: OrgId(draft.next_id()?),
-                name: name.into(),
+                id: OrgId(draft.next_id()),
+                name: name.as_str().into(),
                 trusted,
                 state: OrgState::Active,
                 created: draft.now,
                 pool: None,
             };
-            draft.db.execute(
+            draft.write(
                 "INSERT INTO org (id, name, trusted, state, created) VALUES ($1, $2, $3, $4, $5)",
-                params![org.id.0, &*org.name, org.trusted, org.state.as_str(), org.created.millis()],
-            )?;
-            draft.audit(&by, "add", ("organisation", &org.name), None, Some(&org))?;
+                values![org.id.0, &*org.name, org.trusted, org.state.as_str(), org.created.millis()],
+            );
+            draft.audit(&by, "add", ("organisation", &org.name), None, Some(&org));
             let org = Arc::new(org);
             Ok((Arc::clone(&org), vec![Edit::Org(org)]))
         })
@@ -71,12 +71,12 @@ impl Directory {
         self.change(move |draft| {
             let before = find_org(&draft.state, &name)?;
             let mut org = Org::clone(&before);
-            if let Some(new) = new_name.filter(|n| **n != *before.name) {
+            if let Some(new) = new_name.as_deref().filter(|n| **n != *before.name) {
                 if before.id == OrgId::DEFAULT {
                     return Err(DirectoryError::Invalid("the organisation default keeps its name".into()));
                 }
-                if draft.state.org_named(&new).is_some() {
-                    return Err(DirectoryError::exists("organisation", &new));
+                if draft.state.org_named(new).is_some() {
+                    return Err(DirectoryError::exists("organisation", new));
                 }
                 if let Some(user) = user_of(&draft.state, Named::Org, &before.name) {
                     let text = format!("{user} names the organisation {}: change it first", before.name);
@@ -86,19 +86,19 @@ impl Directory {
             }
             org.trusted = change.trusted.unwrap_or(org.trusted);
             org.state = change.state.unwrap_or(org.state);
-            if let Some(pool) = change.pool {
+            if let Some(pool) = change.pool.as_deref() {
                 let known =
-                    pool.is_empty() || pool == DEFAULT_POOL || draft.state.rule::<Pool>(&pool).is_some();
+                    pool.is_empty() || pool == DEFAULT_POOL || draft.state.rule::<Pool>(pool).is_some();
                 if !known {
-                    return Err(DirectoryError::not_found("pool", &pool));
+                    return Err(DirectoryError::not_found("pool", pool));
                 }
                 org.pool = Some(pool.into()).filter(|p: &Arc<str>| !p.is_empty());
             }
-            draft.db.execute(
+            draft.write(
                 "UPDATE org SET name = $1, trusted = $2, state = $3, pool = $4 WHERE id = $5",
-                params![&*org.name, org.trusted, org.state.as_str(), org.pool.as_deref(), org.id.0],
-            )?;
-            draft.audit(&by, "set", ("organisation", &before.name), Some(&*before), Some(&org))?;
+                values![&*org.name, org.trusted, org.state.as_str(), org.pool.as_deref(), org.id.0],
+            );
+            draft.audit(&by, "set", ("organisation", &before.name), Some(&*before), Some(&org));
             let org = Arc::new(org);
             Ok((Arc::clone(&org), vec![Edit::Org(org)]))
         })
@@ -136,8 +136,8 @@ impl Directory {
                 let text = format!("{user} names the organisation {}: change it first", org.name);
                 return Err(DirectoryError::InUse(text));
             }
-            draft.db.execute("DELETE FROM org WHERE id = $1", params![org.id.0])?;
-            draft.audit(&by, "remove", ("organisation", &org.name), Some(&*org), None)?;
+            draft.write("DELETE FROM org WHERE id = $1", values![org.id.0]);
+            draft.audit(&by, "remove", ("organisation", &org.name), Some(&*org), None);
             Ok(((), vec![Edit::OrgGone(org.id)]))
         })
         .await
@@ -155,12 +155,12 @@ impl Directory {
             if let Some(domain) = draft.state.domain(&name) {
                 return Err(DirectoryError::exists("domain", &domain.name));
             }
-            let domain = Domain { name: name.into(), org: org.id, created: draft.now };
-            draft.db.execute(
+            let domain = Domain { name: name.as_str().into(), org: org.id, created: draft.now };
+            draft.write(
                 "INSERT INTO domain (name, org, created) VALUES ($1, $2, $3)",
-                params![&*domain.name, domain.org.0, domain.created.millis()],
-            )?;
-            draft.audit(&by, "add", ("domain", &domain.name), None, Some(&domain))?;
+                values![&*domain.name, domain.org.0, domain.created.millis()],
+            );
+            draft.audit(&by, "add", ("domain", &domain.name), None, Some(&domain));
             let domain = Arc::new(domain);
             Ok((Arc::clone(&domain), vec![Edit::Domain(domain)]))
         })
@@ -180,8 +180,8 @@ impl Directory {
                 .domain(&name)
                 .cloned()
                 .ok_or_else(|| DirectoryError::not_found("domain", &name))?;
-            draft.db.execute("DELETE FROM domain WHERE name = $1", params![&*domain.name])?;
-            draft.audit(&by, "remove", ("domain", &domain.name), Some(&*domain), None)?;
+            draft.write("DELETE FROM domain WHERE name = $1", values![&*domain.name]);
+            draft.audit(&by, "remove", ("domain", &domain.name), Some(&*domain), None);
             Ok(((), vec![Edit::DomainGone(domain.name.clone())]))
         })
         .await

@@ -5,19 +5,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use mail::{Actor, Address, Destination, HostPort};
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use crate::Pattern;
+use crate::db::values;
 use crate::directory::Directory;
 use crate::error::DirectoryError;
-use crate::load::{self, list_text};
+use crate::load::list_text;
 use crate::model::check_name;
 use crate::rule::{Named, user_of};
 use crate::secret::Secret;
 use crate::smarthost::SmartHostMore;
 use crate::snapshot::{Edit, Snapshot};
-use crate::writer::Draft;
 
 /// Where something is kept, and so where it is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,6 +130,11 @@ impl SmartHost {
     pub(crate) fn in_config(self) -> Self {
         Self { source: Source::Config, ..self }
     }
+
+    /// Whether the two have the same secrets.
+    fn has_secrets_of(&self, other: &Self) -> bool {
+        self.password == other.password && self.more.to_columns().1 == other.more.to_columns().1
+    }
 }
 
 impl Directory {
@@ -147,42 +151,43 @@ impl Directory {
         let by = by.clone();
         self.change(move |draft| {
             check_target(&draft.state, &new.to)?;
-            let position = match before {
-                None => draft
-                    .db
-                    .query_row("SELECT coalesce(max(position), 0) + 1 FROM route", [], |r| r.get(0))?,
-                Some(id) => {
-                    find_route(draft, id)?;
-                    let position: i64 =
-                        draft.db.query_row("SELECT position FROM route WHERE id = $1", params![id], |r| {
-                            r.get(0)
-                        })?;
-                    draft.db.execute(
-                        "UPDATE route SET position = position + 1 WHERE position >= $1",
-                        params![position],
-                    )?;
-                    position
-                }
+            let at = match before {
+                Some(before) => Some(place(&draft.state, before)?),
+                None => None,
             };
             let route = Route {
-                id: draft.next_id()?,
+                id: draft.next_id(),
                 source: Source::Directory,
-                domains: new.domains,
-                senders: new.senders,
-                to: new.to,
+                domains: new.domains.clone(),
+                senders: new.senders.clone(),
+                to: new.to.clone(),
             };
-            draft.db.execute(
-                "INSERT INTO route (id, position, domains, senders, target) VALUES ($1, $2, $3, $4, $5)",
-                params![
-                    route.id,
-                    position,
-                    list_text(&route.domains),
-                    list_text(&route.senders),
-                    route.to.to_string()
-                ],
-            )?;
-            draft.audit(&by, "add", ("route", &route.id.to_string()), None, Some(&route))?;
-            Ok((Arc::new(route), vec![Edit::Routes(reload(draft)?)]))
+            let texts = (list_text(&route.domains), list_text(&route.senders), route.to.to_string());
+            let (domains, senders, target) = texts;
+            match before {
+                None => draft.write(
+                    "INSERT INTO route (id, position, domains, senders, target) \
+                     VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM route), $2, $3, $4)",
+                    values![route.id, domains, senders, target],
+                ),
+                Some(before) => {
+                    draft.write(
+                        "UPDATE route SET position = position + 1 \
+                         WHERE position >= (SELECT position FROM route WHERE id = $1)",
+                        values![before],
+                    );
+                    draft.write(
+                        "INSERT INTO route (id, position, domains, senders, target) \
+                         VALUES ($1, (SELECT position - 1 FROM route WHERE id = $2), $3, $4, $5)",
+                        values![route.id, before, domains, senders, target],
+                    );
+                }
+            }
+            draft.audit(&by, "add", ("route", &route.id.to_string()), None, Some(&route));
+            let route = Arc::new(route);
+            let mut routes = draft.state.routes.to_vec();
+            routes.insert(at.unwrap_or(routes.len()), Arc::clone(&route));
+            Ok((route, vec![Edit::Routes(routes)]))
         })
         .await
     }
@@ -195,15 +200,17 @@ impl Directory {
         let by = by.clone();
         self.change(move |draft| {
             check_target(&draft.state, &new.to)?;
-            let before = find_route(draft, id)?;
-            let route =
-                Route { domains: new.domains, senders: new.senders, to: new.to, ..Route::clone(&before) };
-            draft.db.execute(
+            let at = place(&draft.state, id)?;
+            let mut routes = draft.state.routes.to_vec();
+            let NewRoute { domains, senders, to } = new.clone();
+            let route = Arc::new(Route { id, source: Source::Directory, domains, senders, to });
+            draft.write(
                 "UPDATE route SET domains = $1, senders = $2, target = $3 WHERE id = $4",
-                params![list_text(&route.domains), list_text(&route.senders), route.to.to_string(), id],
-            )?;
-            draft.audit(&by, "set", ("route", &id.to_string()), Some(&*before), Some(&route))?;
-            Ok((Arc::new(route), vec![Edit::Routes(reload(draft)?)]))
+                values![list_text(&route.domains), list_text(&route.senders), route.to.to_string(), id],
+            );
+            let before = std::mem::replace(&mut routes[at], Arc::clone(&route));
+            draft.audit(&by, "set", ("route", &id.to_string()), Some(&*before), Some(&*route));
+            Ok((route, vec![Edit::Routes(routes)]))
         })
         .await
     }
@@ -215,10 +222,11 @@ impl Directory {
     pub async fn remove_route(&self, id: i64, by: &Actor) -> Result<(), DirectoryError> {
         let by = by.clone();
         self.change(move |draft| {
-            let route = find_route(draft, id)?;
-            draft.db.execute("DELETE FROM route WHERE id = $1", params![id])?;
-            draft.audit(&by, "remove", ("route", &id.to_string()), Some(&*route), None)?;
-            Ok(((), vec![Edit::Routes(reload(draft)?)]))
+            let mut routes = draft.state.routes.to_vec();
+            let route = routes.remove(place(&draft.state, id)?);
+            draft.write("DELETE FROM route WHERE id = $1", values![id]);
+            draft.audit(&by, "remove", ("route", &id.to_string()), Some(&*route), None);
+            Ok(((), vec![Edit::Routes(routes)]))
         })
         .await
     }
@@ -252,30 +260,37 @@ impl Directory {
             let kept =
                 before.as_ref().filter(|b| b.username == new.username).and_then(|b| b.password.clone());
             let kept = kept.filter(|_| new.more.oauth.is_none());
+            let new = new.clone();
             let mut host = SmartHost { source: Source::Directory, password: new.password.or(kept), ..new };
             if let Some(before) = &before {
                 host.more.keep_secrets(&before.more);
             }
             host.check()?;
             let (more, secrets) = host.more.to_columns();
-            draft.db.execute(
+            draft.write(
                 "INSERT INTO smarthost (name, hosts, tls, username, password, more, secrets) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7) \
                  ON CONFLICT (name) DO UPDATE SET hosts = excluded.hosts, tls = excluded.tls, \
                  username = excluded.username, password = excluded.password, more = excluded.more, \
                  secrets = excluded.secrets",
-                params![
+                values![
                     &*host.name,
                     list_text(&host.hosts),
                     host.tls.as_str(),
-                    host.username,
+                    host.username.as_deref(),
                     host.password.as_ref().map(Secret::expose),
                     more,
                     secrets
                 ],
-            )?;
-            let action = if replace { "set" } else { "add" };
-            draft.audit(&by, action, ("smarthost", &host.name), before.as_deref(), Some(&host))?;
+            );
+            let what = ("smarthost", &*host.name);
+            match &before {
+                Some(before) => {
+                    let secret = !before.has_secrets_of(&host);
+                    draft.audit_set(&by, what, &**before, &host, secret.then_some("secrets"));
+                }
+                None => draft.audit(&by, "add", what, None, Some(&host)),
+            }
             let host = Arc::new(host);
             Ok((Arc::clone(&host), vec![Edit::SmartHost(host)]))
         })
@@ -302,8 +317,8 @@ impl Directory {
                 let text = format!("{user} names the smart host {name}: change it first");
                 return Err(DirectoryError::InUse(text));
             }
-            draft.db.execute("DELETE FROM smarthost WHERE name = $1", params![&*host.name])?;
-            draft.audit(&by, "remove", ("smarthost", &host.name), Some(&*host), None)?;
+            draft.write("DELETE FROM smarthost WHERE name = $1", values![&*host.name]);
+            draft.audit(&by, "remove", ("smarthost", &host.name), Some(&*host), None);
             Ok(((), vec![Edit::SmartHostGone(host.name.clone())]))
         })
         .await
@@ -322,8 +337,9 @@ fn check_target(state: &Snapshot, to: &RouteTarget) -> Result<(), DirectoryError
     }
 }
 
-fn find_route(draft: &Draft<'_>, id: i64) -> Result<Arc<Route>, DirectoryError> {
-    let found = draft.state.routes.iter().find(|r| r.id == id).cloned();
+/// Where a route stands among those of the directory.
+fn place(state: &Snapshot, id: i64) -> Result<usize, DirectoryError> {
+    let found = state.routes.iter().position(|r| r.id == id);
     found.ok_or_else(|| DirectoryError::NotFound { what: "route in the directory", name: id.to_string() })
 }
 
@@ -332,10 +348,6 @@ fn find_smarthost(state: &Snapshot, name: &str) -> Result<Option<Arc<SmartHost>>
         return Err(DirectoryError::ReadOnly { what: "smart host", name: name.to_owned() });
     }
     Ok(state.smarthosts.get(name).cloned())
-}
-
-fn reload(draft: &Draft<'_>) -> Result<Vec<Arc<Route>>, DirectoryError> {
-    load::routes(draft.db).map_err(|bad| DirectoryError::Commit(bad.to_string()))
 }
 
 fn as_texts<S: serde::Serializer>(hosts: &[HostPort], serializer: S) -> Result<S::Ok, S::Error> {

@@ -25,7 +25,7 @@ pub use tls::{TlsLevel, TlsPolicy};
 pub use traffic::{Ceiling, CeilingOf, Shape};
 pub use values::{Day, Proxy, ProxyKind, TextError};
 
-pub(crate) use store::{load, user_of};
+pub(crate) use store::{ask, asks, user_of};
 
 use crate::routing::Source as Kept;
 use crate::secret::Secret;
@@ -167,6 +167,21 @@ macro_rules! kept_in {
             }
         }
     )*};
+}
+
+impl AllRules {
+    /// Keeps only what comes from the config file.
+    pub(crate) fn forget_directory(&mut self) {
+        self.sources.directory = Arc::new([]);
+        self.pools.directory = Arc::new([]);
+        self.egress.directory = Arc::new([]);
+        self.shapes.directory = Arc::new([]);
+        self.ceilings.directory = Arc::new([]);
+        self.tls_policies.directory = Arc::new([]);
+        self.aliases.directory = Arc::new([]);
+        self.rewrites.directory = Arc::new([]);
+        self.suspensions.directory = Arc::new([]);
+    }
 }
 
 /// Where a kind of rule is among all of them.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mail::{Address, Destination, OrgId};
 
+use crate::draft::Version;
 use crate::model::{ApiKey, Credential, Domain, Org, folded};
 use crate::routing::{Route, RouteTarget, SmartHost};
 use crate::rule::AllRules;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub(crate) smarthosts: Arc<BTreeMap<Arc<str>, Arc<SmartHost>>>,
     pub(crate) rules: Arc<AllRules>,
     pub(crate) suppressions: Suppressions,
+    /// Which state this is, by what the database calls it.
+    pub(crate) version: Version,
 }
 
 /// A change of one entry, applied to the snapshot once the database has it.
@@ -42,13 +45,25 @@ pub(crate) enum Edit {
     Routes(Vec<Arc<Route>>),
     SmartHost(Arc<SmartHost>),
     SmartHostGone(Arc<str>),
-    /// Another set of rules of one kind.
-    Rules(Box<dyn FnOnce(&mut AllRules) + Send>),
+    /// Another set of rules of this kind.
+    Rules(&'static str, Box<dyn FnOnce(&mut AllRules) + Send>),
     Suppression(Arc<Suppression>),
     SuppressionGone(OrgId, Arc<str>),
 }
 
 impl Snapshot {
+    /// One with nothing in it but what the config file says.
+    pub(crate) fn config_only(&self) -> Self {
+        let mut it = Self {
+            config_routes: Arc::clone(&self.config_routes),
+            config_smarthosts: Arc::clone(&self.config_smarthosts),
+            rules: Arc::clone(&self.rules),
+            ..Self::default()
+        };
+        Arc::make_mut(&mut it.rules).forget_directory();
+        it
+    }
+
     /// An organisation by its number.
     pub fn org(&self, id: OrgId) -> Option<&Arc<Org>> {
         self.orgs.get(&id)
@@ -124,15 +139,15 @@ impl Snapshot {
     pub(crate) fn apply(&mut self, edit: Edit) {
         match edit {
             Edit::Org(org) => {
-                if let Some(before) = self.orgs.get(&org.id).filter(|o| o.name != org.name) {
-                    Arc::make_mut(&mut self.org_names).remove(&before.name);
+                if let Some(before) = self.orgs.get(&org.id).filter(|o| o.name != org.name).cloned() {
+                    self.forget_org_name(&before);
                 }
                 Arc::make_mut(&mut self.org_names).insert(org.name.clone(), org.id);
                 Arc::make_mut(&mut self.orgs).insert(org.id, org);
             }
             Edit::OrgGone(id) => {
                 if let Some(org) = Arc::make_mut(&mut self.orgs).remove(&id) {
-                    Arc::make_mut(&mut self.org_names).remove(&org.name);
+                    self.forget_org_name(&org);
                 }
             }
             Edit::Credential(it) => {
@@ -149,12 +164,15 @@ impl Snapshot {
             }
             Edit::Key(it) => {
                 let name = folded(&it.name);
+                if let Some(before) = self.keys.get(&name).filter(|k| k.hash != it.hash).cloned() {
+                    self.forget_key_hash(&before);
+                }
                 Arc::make_mut(&mut self.key_hashes).insert(it.hash, name.clone());
                 Arc::make_mut(&mut self.keys).insert(name, it);
             }
             Edit::KeyGone(name) => {
                 if let Some(key) = Arc::make_mut(&mut self.keys).remove(&folded(&name)) {
-                    Arc::make_mut(&mut self.key_hashes).remove(&key.hash);
+                    self.forget_key_hash(&key);
                 }
             }
             Edit::Routes(routes) => self.routes = routes.into(),
@@ -164,9 +182,23 @@ impl Snapshot {
             Edit::SmartHostGone(name) => {
                 Arc::make_mut(&mut self.smarthosts).remove(&name);
             }
-            Edit::Rules(set) => set(Arc::make_mut(&mut self.rules)),
+            Edit::Rules(_, set) => set(Arc::make_mut(&mut self.rules)),
             Edit::Suppression(it) => self.suppressions.put(it),
             Edit::SuppressionGone(org, address) => self.suppressions.remove(org, &address),
+        }
+    }
+
+    /// An organisation is not called so any more. What another node has touched comes in any order, so that somebody else
+    /// may be called so by now.
+    fn forget_org_name(&mut self, org: &Org) {
+        if self.org_names.get(&org.name) == Some(&org.id) {
+            Arc::make_mut(&mut self.org_names).remove(&org.name);
+        }
+    }
+
+    fn forget_key_hash(&mut self, key: &ApiKey) {
+        if self.key_hashes.get(&key.hash) == Some(&folded(&key.name)) {
+            Arc::make_mut(&mut self.key_hashes).remove(&key.hash);
         }
     }
 }

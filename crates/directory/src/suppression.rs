@@ -8,12 +8,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use mail::{Actor, Address, BounceClass, OrgId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
+use crate::db::{Bad, Row, values};
 use crate::directory::Directory;
 use crate::error::DirectoryError;
-use crate::load::Bad;
 use crate::org::find_org;
 use crate::snapshot::{Edit, Snapshot};
 
@@ -193,10 +192,10 @@ impl Directory {
                 by: by.as_str().into(),
                 since: draft.now,
             };
-            draft.db.execute(
+            draft.write(
                 "INSERT INTO suppression (org, address, class, reason, source, actor, since) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                params![
+                values![
                     it.org.0,
                     &*it.address,
                     it.class.as_str(),
@@ -205,8 +204,8 @@ impl Directory {
                     &*it.by,
                     it.since.millis()
                 ],
-            )?;
-            draft.audit(&by, "add", ("suppression", &it.address), None, Some(&it))?;
+            );
+            draft.audit(&by, "add", ("suppression", &it.address), None, Some(&it));
             let it = Arc::new(it);
             Ok(((Arc::clone(&it), true), vec![Edit::Suppression(it)]))
         })
@@ -223,11 +222,11 @@ impl Directory {
             let org = find_org(&draft.state, &org)?;
             let it = draft.state.suppressed(org.id, &address).cloned();
             let it = it.ok_or_else(|| DirectoryError::not_found("suppression of", address.as_str()))?;
-            draft.db.execute(
+            draft.write(
                 "DELETE FROM suppression WHERE org = $1 AND address = $2",
-                params![it.org.0, &*it.address],
-            )?;
-            draft.audit(&by, "remove", ("suppression", &it.address), Some(&*it), None)?;
+                values![it.org.0, &*it.address],
+            );
+            draft.audit(&by, "remove", ("suppression", &it.address), Some(&*it), None);
             Ok(((), vec![Edit::SuppressionGone(it.org, it.address.clone())]))
         })
         .await
@@ -238,53 +237,37 @@ impl Directory {
     /// # Errors
     /// The disk.
     pub async fn suppressions(&self, query: SuppressionQuery) -> Result<Vec<Suppression>, DirectoryError> {
-        self.read(move |db| {
-            let (after_org, after) = query.after.unwrap_or((OrgId(i64::MIN), String::new()));
-            let limit = query.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
-            let text = query.text.unwrap_or_default().to_lowercase();
-            let mut statement = db.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM suppression WHERE (org, address) > ($1, $2) AND ($3 = -1 OR org = $3) \
-                 AND ($4 = '' OR instr(address, $4) > 0) ORDER BY org, address LIMIT $5"
-            ))?;
-            let org = query.org.map_or(-1, |org| org.0);
-            let limit = i64::try_from(limit).unwrap_or(1);
-            let mut rows = statement.query(params![after_org.0, after, org, text, limit])?;
-            let mut all = Vec::new();
-            while let Some(row) = rows.next()? {
-                all.push(read(row).map_err(|bad| DirectoryError::Invalid(bad.to_string()))?);
-            }
-            Ok(all)
-        })
-        .await
+        let (after_org, after) = query.after.unwrap_or((OrgId(i64::MIN), String::new()));
+        let limit = query.limit.unwrap_or(PAGE_MAX).min(PAGE_MAX);
+        let values = values![
+            after_org.0,
+            after,
+            query.org.map_or(ANY_ORG, |org| org.0),
+            query.text.unwrap_or_default().to_lowercase(),
+            i64::try_from(limit).unwrap_or(1),
+        ];
+        // `replace` finds a text in another one on both engines; `instr` and `strpos` are each known to one.
+        let sql = format!(
+            "{SELECT} WHERE (org, address) > ($1, $2) AND ($3 = CAST({ANY_ORG} AS BIGINT) OR org = $3) \
+             AND ($4 = '' OR replace(address, $4, '') <> address) ORDER BY org, address LIMIT $5"
+        );
+        self.list(sql, values, read).await
     }
 }
 
-const COLUMNS: &str = "org, address, class, reason, source, actor, since";
+/// Stands for every organisation; none has this number.
+const ANY_ORG: i64 = -1;
 
-/// Reads all of them.
-pub(crate) fn load(db: &Connection) -> Result<Suppressions, Bad> {
-    let mut shards: Vec<Shard> = vec![Shard::default(); SHARDS];
-    if db.query_row("SELECT 1 FROM suppression LIMIT 1", [], |_| Ok(())).optional()?.is_none() {
-        return Ok(Suppressions::default());
-    }
-    let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM suppression"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let it = read(row)?;
-        let shard = &mut shards[Suppressions::shard(it.org, &it.address)];
-        shard.insert((it.org, it.address.clone()), Arc::new(it));
-    }
-    Ok(Suppressions(shards.into_iter().map(Arc::new).collect()))
-}
+pub(crate) const SELECT: &str = "SELECT org, address, class, reason, source, actor, since FROM suppression";
 
-fn read(row: &Row<'_>) -> Result<Suppression, Bad> {
-    let text = |i: usize| row.get::<_, String>(i);
+pub(crate) fn read(row: &Row<'_>) -> Result<Suppression, Bad> {
+    let text = |at: usize| row.get::<String>(at);
     Ok(Suppression {
         org: OrgId(row.get(0)?),
         address: text(1)?.into(),
-        class: text(2)?.parse().map_err(|e| Bad::value(&e))?,
+        class: row.parse(2)?,
         reason: text(3)?.into(),
-        source: text(4)?.parse().map_err(|e| Bad::value(&e))?,
+        source: row.parse(4)?,
         by: text(5)?.into(),
         since: Timestamp(row.get(6)?),
     })

@@ -1,28 +1,28 @@
 -- Organisations, credentials, domains, keys, routing, and the log of changes.
--- Written in the subset that SQLite and PostgreSQL share. Times are milliseconds since 1970; lists are JSON.
+-- Written in the subset that SQLite and PostgreSQL share; `/* by octets */` stands for a collation. Times are milliseconds since 1970; lists are JSON.
 
 CREATE TABLE counter (
-    name  TEXT PRIMARY KEY,
+    name  TEXT /* by octets */ PRIMARY KEY,
     value BIGINT NOT NULL
 );
 INSERT INTO counter (name, value) VALUES ('id', 1);
 
 -- Random values made once for this installation.
 CREATE TABLE secret (
-    name  TEXT PRIMARY KEY,
+    name  TEXT /* by octets */ PRIMARY KEY,
     value TEXT NOT NULL
 );
 
 CREATE TABLE org (
     id      BIGINT PRIMARY KEY,
-    name    TEXT NOT NULL UNIQUE,
+    name    TEXT /* by octets */ NOT NULL UNIQUE,
     trusted BIGINT NOT NULL,
     state   TEXT NOT NULL,
     created BIGINT NOT NULL
 );
 
 CREATE TABLE domain (
-    name    TEXT PRIMARY KEY,
+    name    TEXT /* by octets */ PRIMARY KEY,
     org     BIGINT NOT NULL REFERENCES org (id),
     created BIGINT NOT NULL
 );
@@ -30,7 +30,7 @@ CREATE TABLE domain (
 CREATE TABLE credential (
     id           BIGINT PRIMARY KEY,
     login        TEXT NOT NULL,
-    login_folded TEXT NOT NULL UNIQUE,
+    login_folded TEXT /* by octets */ NOT NULL UNIQUE,
     org          BIGINT NOT NULL REFERENCES org (id),
     from_domains TEXT NOT NULL,
     networks     TEXT NOT NULL,
@@ -45,11 +45,11 @@ CREATE TABLE credential (
 CREATE TABLE api_key (
     id           BIGINT PRIMARY KEY,
     name         TEXT NOT NULL,
-    name_folded  TEXT NOT NULL UNIQUE,
+    name_folded  TEXT /* by octets */ NOT NULL UNIQUE,
     org          BIGINT NOT NULL REFERENCES org (id),
     scope        TEXT NOT NULL,
     from_domains TEXT NOT NULL,
-    hash         TEXT NOT NULL UNIQUE,
+    hash         TEXT /* by octets */ NOT NULL UNIQUE,
     enabled      BIGINT NOT NULL,
     created      BIGINT NOT NULL
 );
@@ -63,7 +63,7 @@ CREATE TABLE route (
 );
 
 CREATE TABLE smarthost (
-    name     TEXT PRIMARY KEY,
+    name     TEXT /* by octets */ PRIMARY KEY,
     hosts    TEXT NOT NULL,
     tls      TEXT NOT NULL,
     username TEXT,
@@ -76,8 +76,8 @@ CREATE TABLE audit (
     at      BIGINT NOT NULL,
     actor   TEXT NOT NULL,
     action  TEXT NOT NULL,
-    what    TEXT NOT NULL,
-    name    TEXT NOT NULL,
+    what    TEXT /* by octets */ NOT NULL,
+    name    TEXT /* by octets */ NOT NULL,
     earlier TEXT,
     later   TEXT
 );

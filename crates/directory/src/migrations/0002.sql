@@ -1,8 +1,8 @@
 -- Outgoing addresses and what goes by them, bounds, TLS policies, aliases, suspensions: one row a rule. They are read as
 -- a whole at the start and never asked by what they say, so what a rule says is JSON. A secret stands apart from it.
 CREATE TABLE rule (
-    kind     TEXT NOT NULL,
-    name     TEXT NOT NULL,
+    kind     TEXT /* by octets */ NOT NULL,
+    name     TEXT /* by octets */ NOT NULL,
     position BIGINT NOT NULL,
     body     TEXT NOT NULL,
     secret   TEXT,
@@ -12,7 +12,7 @@ CREATE TABLE rule (
 -- Addresses that an organisation does not write to any more.
 CREATE TABLE suppression (
     org     BIGINT NOT NULL REFERENCES org (id),
-    address TEXT NOT NULL,
+    address TEXT /* by octets */ NOT NULL,
     class   TEXT NOT NULL,
     reason  TEXT NOT NULL,
     source  TEXT NOT NULL,

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use mail::Actor;
-use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
 
 use super::{
     Alias, AllRules, Ceiling, Egress, Entry, Kept, Mention, Named, Pool, Rewrite, Rule, Rules, Shape, Source,
     Suspension, TlsPolicy, Wrong,
 };
+use crate::db::{Bad, Row, values};
 use crate::directory::Directory;
+use crate::draft::Draft;
 use crate::error::DirectoryError;
-use crate::load::Bad;
+use crate::load::{Ask, Take};
 use crate::secret::Secret;
 use crate::snapshot::{Edit, Snapshot};
-use crate::writer::{Draft, Job};
+use crate::writer::Job;
 
 /// What is put before the number of a rule of the config file that has no name.
 const CONFIG: &str = "config-";
@@ -70,39 +71,55 @@ fn from_config<R: Rule>(id: String, mut rule: R) -> Arc<Entry<R>> {
     Arc::new(Entry { id: id.into(), kept: Kept::Config, rule })
 }
 
-/// Reads the rules of all kinds.
-pub(crate) fn load(db: &Connection) -> Result<AllRules, Bad> {
-    let mut all = AllRules::default();
-    load_kind::<Source>(db, &mut all)?;
-    load_kind::<Pool>(db, &mut all)?;
-    load_kind::<Egress>(db, &mut all)?;
-    load_kind::<Shape>(db, &mut all)?;
-    load_kind::<Ceiling>(db, &mut all)?;
-    load_kind::<TlsPolicy>(db, &mut all)?;
-    load_kind::<Alias>(db, &mut all)?;
-    load_kind::<Rewrite>(db, &mut all)?;
-    load_kind::<Suspension>(db, &mut all)?;
-    Ok(all)
+/// Asks for the rules of all kinds.
+pub(crate) fn asks() -> Vec<Ask> {
+    vec![
+        ask_for::<Source>(),
+        ask_for::<Pool>(),
+        ask_for::<Egress>(),
+        ask_for::<Shape>(),
+        ask_for::<Ceiling>(),
+        ask_for::<TlsPolicy>(),
+        ask_for::<Alias>(),
+        ask_for::<Rewrite>(),
+        ask_for::<Suspension>(),
+    ]
 }
 
-fn load_kind<R: Rule>(db: &Connection, all: &mut AllRules) -> Result<(), Bad> {
-    R::rules_mut(all).directory = entries::<R>(db)?.into();
-    Ok(())
+/// Asks for the rules of the kind that is called so, if there is one.
+pub(crate) fn ask(kind: &str) -> Option<Ask> {
+    asks().into_iter().find(|ask| ask.values == values![kind])
 }
 
-fn entries<R: Rule>(db: &Connection) -> Result<Vec<Arc<Entry<R>>>, Bad> {
-    let mut statement =
-        db.prepare_cached("SELECT name, body, secret FROM rule WHERE kind = $1 ORDER BY position, name")?;
-    let mut rows = statement.query(params![R::KIND])?;
-    let mut entries = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (id, body): (String, String) = (row.get(0)?, row.get(1)?);
-        let mut rule: R =
-            serde_json::from_str(&body).map_err(|e| Bad::Value(format!("{} {id}: {e}", R::KIND)))?;
-        rule.put_secret(row.get::<_, Option<String>>(2)?.map(Secret::new));
-        entries.push(Arc::new(Entry { id: id.into(), kept: Kept::Directory, rule }));
+fn ask_for<R: Rule>() -> Ask {
+    Ask {
+        sql: "SELECT name, body, secret FROM rule WHERE kind = $1 ORDER BY position, name".to_owned(),
+        values: values![R::KIND],
+        table: "rule",
+        take: Box::new(Taken::<R>(Vec::new())),
     }
-    Ok(entries)
+}
+
+struct Taken<R>(Vec<Arc<Entry<R>>>);
+
+impl<R: Rule> Take for Taken<R> {
+    fn row(&mut self, row: &Row<'_>, _: &mut Snapshot) -> Result<(), Bad> {
+        let id: String = row.get(0)?;
+        let entry = kept::<R>(&id, &row.get::<String>(1)?, row.get::<Option<String>>(2)?.map(Secret::new));
+        self.0.push(entry.map_err(|e| Bad(format!("{} {id}: {e}", R::KIND)))?);
+        Ok(())
+    }
+
+    fn end(self: Box<Self>, state: &mut Snapshot) {
+        state.apply(edit(self.0));
+    }
+}
+
+/// A rule from what is kept of it.
+fn kept<R: Rule>(id: &str, body: &str, secret: Option<Secret>) -> Result<Arc<Entry<R>>, serde_json::Error> {
+    let mut rule: R = serde_json::from_str(body)?;
+    rule.put_secret(secret);
+    Ok(Arc::new(Entry { id: id.into(), kept: Kept::Directory, rule }))
 }
 
 impl Directory {
@@ -136,22 +153,37 @@ impl Directory {
         self.change(move |draft| {
             refers(&draft.state, &rule.mentions())?;
             clash(&draft.state, &rule, None)?;
-            let id = match name {
-                Some(name) if draft.state.rule::<R>(&name).is_some() => {
-                    return Err(DirectoryError::exists(R::KIND, &name));
+            let id = match &name {
+                Some(name) if draft.state.rule::<R>(name).is_some() => {
+                    return Err(DirectoryError::exists(R::KIND, name));
                 }
-                Some(name) => name,
-                None => draft.next_id()?.to_string(),
+                Some(name) => name.clone(),
+                None => draft.next_id().to_string(),
             };
-            let position = position::<R>(draft, before.as_deref())?;
-            draft.db.execute(
-                "INSERT INTO rule (kind, name, position, body, secret) VALUES ($1, $2, $3, $4, $5)",
-                params![R::KIND, id, position, json(&rule)?, secret.as_ref().map(Secret::expose)],
-            )?;
-            draft.audit(&by, "add", (R::KIND, &id), None, Some(&rule))?;
-            done::<R>(draft, &id)
+            let body = json(&rule)?;
+            let entry = kept::<R>(&id, &body, secret.clone()).map_err(|e| unread(&e))?;
+            let mut all = R::rules(&draft.state.rules).directory.to_vec();
+            let at = match &before {
+                Some(before) => place::<R>(&draft.state, before)?.0,
+                None => all.len(),
+            };
+            insert::<R>(draft, (&id, body, secret.as_ref()), before.as_deref());
+            draft.audit(&by, "add", (R::KIND, &id), None, Some(&rule));
+            all.insert(at, Arc::clone(&entry));
+            Ok((entry, vec![edit(all)]))
         })
         .await
+    }
+
+    /// Whether a rule could be added just now.
+    ///
+    /// # Errors
+    /// It is wrong, clashes with another one, or names what does not exist.
+    pub fn check_rule<R: Rule>(&self, rule: &R) -> Result<(), DirectoryError> {
+        rule.check().map_err(wrong)?;
+        let state = self.snapshot();
+        refers(&state, &rule.mentions())?;
+        clash(&state, rule, None)
     }
 
     /// Replaces what a rule of the directory says; it keeps its name and place, and its secret when none is given.
@@ -168,16 +200,22 @@ impl Directory {
         rule.check().map_err(wrong)?;
         let (id, by) = (id.to_owned(), by.clone());
         self.change(move |draft| {
-            let before = find::<R>(&draft.state, &id)?;
+            let (at, before) = place::<R>(&draft.state, &id)?;
             refers(&draft.state, &rule.mentions())?;
             clash(&draft.state, &rule, Some(&id))?;
-            let kept = secret.or_else(|| before.rule.clone().take_secret());
-            draft.db.execute(
+            let earlier = before.rule.clone().take_secret();
+            let is_new = secret.is_some() && secret != earlier;
+            let secret = secret.clone().or(earlier);
+            let body = json(&rule)?;
+            let entry = kept::<R>(&id, &body, secret.clone()).map_err(|e| unread(&e))?;
+            draft.write(
                 "UPDATE rule SET body = $1, secret = $2 WHERE kind = $3 AND name = $4",
-                params![json(&rule)?, kept.as_ref().map(Secret::expose), R::KIND, id],
-            )?;
-            draft.audit(&by, "set", (R::KIND, &id), Some(&before.rule), Some(&rule))?;
-            done::<R>(draft, &id)
+                values![body, secret.as_ref().map(Secret::expose), R::KIND, id.as_str()],
+            );
+            draft.audit_set(&by, (R::KIND, &id), &before.rule, &rule, is_new.then_some("secret"));
+            let mut all = R::rules(&draft.state.rules).directory.to_vec();
+            all[at] = Arc::clone(&entry);
+            Ok((entry, vec![edit(all)]))
         })
         .await
     }
@@ -189,7 +227,7 @@ impl Directory {
     pub async fn remove_rule<R: Rule>(&self, id: &str, by: &Actor) -> Result<Arc<Entry<R>>, DirectoryError> {
         let (id, by) = (id.to_owned(), by.clone());
         self.change(move |draft| {
-            let before = find::<R>(&draft.state, &id)?;
+            let (at, before) = place::<R>(&draft.state, &id)?;
             if let Some(what) = name_kind::<R>()
                 && let Some(user) = user_of(&draft.state, what, &id)
             {
@@ -198,29 +236,49 @@ impl Directory {
                     R::KIND
                 )));
             }
-            draft.db.execute("DELETE FROM rule WHERE kind = $1 AND name = $2", params![R::KIND, id])?;
-            draft.audit(&by, "remove", (R::KIND, &id), Some(&before.rule), None)?;
-            let edit = reloaded::<R>(draft)?;
-            Ok((before, vec![edit]))
+            draft.write("DELETE FROM rule WHERE kind = $1 AND name = $2", values![R::KIND, id.as_str()]);
+            draft.audit(&by, "remove", (R::KIND, &id), Some(&before.rule), None);
+            let mut all = R::rules(&draft.state.rules).directory.to_vec();
+            all.remove(at);
+            Ok((before, vec![edit(all)]))
         })
         .await
     }
 }
 
-/// The rule as it is now, and the change of the snapshot.
-fn done<R: Rule>(draft: &Draft<'_>, id: &str) -> Result<(Arc<Entry<R>>, Vec<Edit>), DirectoryError> {
-    let all = entries::<R>(draft.db).map_err(|bad| DirectoryError::Commit(bad.to_string()))?;
-    let entry = all.iter().find(|it| *it.id == *id).cloned();
-    let entry = entry.ok_or_else(|| DirectoryError::not_found(R::KIND, id))?;
-    Ok((entry, vec![edit(all)]))
+/// Writes a new rule behind the others of its kind, or before one of them.
+fn insert<R: Rule>(
+    draft: &mut Draft,
+    (id, body, secret): (&str, String, Option<&Secret>),
+    before: Option<&str>,
+) {
+    let secret = secret.map(Secret::expose);
+    let Some(before) = before else {
+        return draft.write(
+            "INSERT INTO rule (kind, name, position, body, secret) \
+             VALUES ($1, $2, (SELECT coalesce(max(position), 0) + 1 FROM rule WHERE kind = $1), $3, $4)",
+            values![R::KIND, id, body, secret],
+        );
+    };
+    draft.write(
+        "UPDATE rule SET position = position + 1 \
+         WHERE kind = $1 AND position >= (SELECT position FROM rule WHERE kind = $1 AND name = $2)",
+        values![R::KIND, before],
+    );
+    draft.write(
+        "INSERT INTO rule (kind, name, position, body, secret) \
+         VALUES ($1, $2, (SELECT position - 1 FROM rule WHERE kind = $1 AND name = $3), $4, $5)",
+        values![R::KIND, id, before, body, secret],
+    );
 }
 
-fn reloaded<R: Rule>(draft: &Draft<'_>) -> Result<Edit, DirectoryError> {
-    entries::<R>(draft.db).map(edit).map_err(|bad| DirectoryError::Commit(bad.to_string()))
+/// What we wrote ourselves cannot be read: a rule's two ways do not fit each other.
+fn unread(e: &serde_json::Error) -> DirectoryError {
+    DirectoryError::Invalid(format!("it cannot be kept: {e}"))
 }
 
 fn edit<R: Rule>(all: Vec<Arc<Entry<R>>>) -> Edit {
-    Edit::Rules(Box::new(move |rules| R::rules_mut(rules).directory = all.into()))
+    Edit::Rules(R::KIND, Box::new(move |rules| R::rules_mut(rules).directory = all.into()))
 }
 
 fn json<R: Rule>(rule: &R) -> Result<String, DirectoryError> {
@@ -253,34 +311,14 @@ pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 63 && name.bytes().all(plain)
 }
 
-fn find<R: Rule>(state: &Snapshot, id: &str) -> Result<Arc<Entry<R>>, DirectoryError> {
+/// A rule of the directory, and where it stands among those of its kind.
+fn place<R: Rule>(state: &Snapshot, id: &str) -> Result<(usize, Arc<Entry<R>>), DirectoryError> {
     let Rules { config, directory } = R::rules(&state.rules);
     if config.iter().any(|it| *it.id == *id) {
         return Err(DirectoryError::ReadOnly { what: R::KIND, name: id.to_owned() });
     }
-    let found = directory.iter().find(|it| *it.id == *id).cloned();
-    found.ok_or_else(|| DirectoryError::not_found(R::KIND, id))
-}
-
-fn position<R: Rule>(draft: &Draft<'_>, before: Option<&str>) -> Result<i64, DirectoryError> {
-    let Some(before) = before else {
-        return Ok(draft.db.query_row(
-            "SELECT coalesce(max(position), 0) + 1 FROM rule WHERE kind = $1",
-            params![R::KIND],
-            |row| row.get(0),
-        )?);
-    };
-    find::<R>(&draft.state, before)?;
-    let position: i64 = draft.db.query_row(
-        "SELECT position FROM rule WHERE kind = $1 AND name = $2",
-        params![R::KIND, before],
-        |row| row.get(0),
-    )?;
-    draft.db.execute(
-        "UPDATE rule SET position = position + 1 WHERE kind = $1 AND position >= $2",
-        params![R::KIND, position],
-    )?;
-    Ok(position)
+    let found = directory.iter().position(|it| *it.id == *id);
+    found.map(|at| (at, Arc::clone(&directory[at]))).ok_or_else(|| DirectoryError::not_found(R::KIND, id))
 }
 
 /// An error unless all that is named exists.
