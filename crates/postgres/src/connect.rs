@@ -1,17 +1,242 @@
-//! One connection.
-use crate::session::Statements;
+//! One connection: opening it, and the driver that poisons it when a notice comes while committing.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
+use tracing::{debug, warn};
+
+use crate::session::Statements;
+use crate::url::{Endpoint, full_text};
+use crate::{Heard, PgError};
+
+/// A server that has not let us in by then is silent.
+const OPEN_LIMIT: Duration = Duration::from_secs(4);
+
+/// Notices must reach us whatever the role's defaults are, or the rule of a commit is blind. Statements outside of
+/// transactions are limited; those in one are not, see `commit`. A transaction whose owner is frozen gives its locks
+/// back.
+const SETTINGS: &str = "SET client_min_messages = notice; SET statement_timeout = '10s'; \
+    SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '60s'; \
+    SET default_transaction_isolation = 'read committed'; SET timezone = 'UTC'";
+
+/// Lets the server notice that we have gone while a statement of ours waits for a lock. Not every platform can.
+const NOTICE_GONE: &str = "SET client_connection_check_interval = '10s'";
+
+const FACTS: &str = "SELECT pg_is_in_recovery(), \
+    current_setting('transaction_read_only'), \
+    CASE WHEN pg_is_in_recovery() THEN '0' \
+        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END, \
+    extract(epoch FROM pg_postmaster_start_time())::text, \
+    current_setting('server_version_num'), current_setting('fsync'), current_setting('full_page_writes'), \
+    current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) standby: bool,
+    pub(crate) read_only: bool,
+    /// Grows with every promotion; 0 of a standby.
+    pub(crate) timeline: u32,
+    /// When the server process began; tells two runs of one server apart.
+    pub(crate) started: String,
+    /// As in `150008`.
+    pub(crate) version: u32,
+    pub(crate) fsync: String,
+    pub(crate) full_page_writes: String,
+    pub(crate) synchronous_commit: String,
+    pub(crate) standby_names: String,
+}
+
+impl Facts {
+    pub(crate) fn writable(&self) -> bool {
+        !self.standby && !self.read_only
+    }
+}
+
+/// What the driver and the users of a connection share.
+#[derive(Default)]
+struct Shared {
+    committing: AtomicBool,
+    /// Why the driver ended, or the notice that poisoned the connection.
+    fault: Mutex<Option<String>>,
+}
+
+/// One connection. Ends at once when it is killed or dropped, without a word to the server: a statement is never
+/// cancelled.
 pub(crate) struct Connection {
-    client: tokio_postgres::Client,
+    client: Client,
     statements: Statements,
+    shared: Arc<Shared>,
+    driver: AbortHandle,
+    facts: Facts,
+    endpoint: usize,
 }
 
 impl Connection {
-    pub(crate) fn client(&self) -> &tokio_postgres::Client {
+    /// Connects to one server and asks it for its facts. `index` is its place among the endpoints.
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        index: usize,
+        heard: Option<mpsc::Sender<Heard>>,
+    ) -> Result<Self, PgError> {
+        let opening = async {
+            let (client, connection) =
+                endpoint.config.connect(endpoint.tls.clone()).await.map_err(|e| unreachable(&e))?;
+            let shared = Arc::new(Shared::default());
+            let driver = tokio::spawn(drive(connection, shared.clone(), heard)).abort_handle();
+            let mut opened =
+                Self { client, statements: Statements::default(), shared, driver, facts: Facts::nothing(), endpoint: index };
+            opened.client.batch_execute(SETTINGS).await?;
+            // An error here is an answer as well.
+            let _ = opened.client.batch_execute(NOTICE_GONE).await;
+            opened.facts = opened.ask().await?;
+            Ok(opened)
+        };
+        match timeout(OPEN_LIMIT, opening).await {
+            Ok(result) => result,
+            Err(_) => Err(PgError::Unreachable(format!("no answer in {} s", OPEN_LIMIT.as_secs()))),
+        }
+    }
+
+    /// What the server says of itself now.
+    pub(crate) async fn ask(&self) -> Result<Facts, PgError> {
+        let messages = self.client.simple_query(FACTS).await?;
+        Facts::read(&messages).ok_or_else(|| PgError::Bug(format!("unexpected answer to {FACTS}")))
+    }
+
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
     pub(crate) fn statements(&self) -> &Statements {
         &self.statements
+    }
+
+    /// As they were when it was opened.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub(crate) fn endpoint(&self) -> usize {
+        self.endpoint
+    }
+
+    /// From here until it is told otherwise, a notice ends this connection.
+    pub(crate) fn committing(&self, yes: bool) {
+        self.shared.committing.store(yes, Ordering::SeqCst);
+    }
+
+    /// What ended it, if the driver knows.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.shared.fault.lock().clone()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed() || self.shared.fault.lock().is_some()
+    }
+
+    /// Closes the socket, whatever is on the way.
+    pub(crate) fn kill(&self) {
+        self.driver.abort();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Moves bytes both ways until the connection ends.
+///
+/// The library hands a notice out of `poll_message` before it looks at the message behind it. So when a notice comes
+/// while committing, the reply to COMMIT has not been routed yet; returning here drops the socket and every reply
+/// with it, and the caller's COMMIT fails, as it must.
+async fn drive<S, T>(
+    mut connection: tokio_postgres::Connection<S, T>,
+    shared: Arc<Shared>,
+    heard: Option<mpsc::Sender<Heard>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let fault = loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                let text = format!("{}: {} [{}]", notice.severity(), notice.message(), notice.code().code());
+                if shared.committing.load(Ordering::SeqCst) {
+                    warn!("PostgreSQL, while committing: {text}");
+                    break text;
+                }
+                debug!("PostgreSQL: {text}");
+            }
+            Some(Ok(AsyncMessage::Notification(told))) => {
+                if let Some(heard) = &heard {
+                    let (channel, payload) = (told.channel().to_owned(), told.payload().to_owned());
+                    if heard.try_send(Heard::Notification { channel, payload }).is_err() {
+                        break "too many notifications at once".to_owned();
+                    }
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break full_text(&error),
+            None => break "closed".to_owned(),
+        }
+    };
+    // Before `connection` is dropped, which is what wakes the callers.
+    *shared.fault.lock() = Some(fault);
+}
+
+/// What a failed attempt to connect means.
+fn unreachable(error: &tokio_postgres::Error) -> PgError {
+    match error.as_db_error() {
+        Some(server) => match PgError::of_code(server) {
+            PgError::Lost(why) => PgError::Unreachable(why),
+            other => other,
+        },
+        None => PgError::Unreachable(full_text(error)),
+    }
+}
+
+impl Facts {
+    fn nothing() -> Self {
+        Self {
+            standby: true,
+            read_only: true,
+            timeline: 0,
+            started: String::new(),
+            version: 0,
+            fsync: String::new(),
+            full_page_writes: String::new(),
+            synchronous_commit: String::new(),
+            standby_names: String::new(),
+        }
+    }
+
+    fn read(messages: &[SimpleQueryMessage]) -> Option<Self> {
+        let row = messages.iter().find_map(|m| match m {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        })?;
+        let text = |i: usize| row.get(i).map(str::to_owned);
+        Some(Self {
+            standby: text(0)? == "t",
+            read_only: text(1)? == "on",
+            timeline: u32::from_str_radix(&text(2)?, 16).ok()?,
+            started: text(3)?,
+            version: text(4)?.parse().ok()?,
+            fsync: text(5)?,
+            full_page_writes: text(6)?,
+            synchronous_commit: text(7)?,
+            standby_names: text(8)?,
+        })
     }
 }

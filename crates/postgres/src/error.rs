@@ -2,6 +2,8 @@
 
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
+use crate::url::full_text;
+
 /// Why PostgreSQL did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PgError {
@@ -94,14 +96,13 @@ impl PgError {
 
     /// What the server said to a statement.
     pub(crate) fn of_server(error: &DbError) -> Self {
+        if fatal(error) { Self::Lost(message(error)) } else { Self::of_code(error) }
+    }
+
+    /// What the server said, be the connection open or not.
+    pub(crate) fn of_code(error: &DbError) -> Self {
         let code = error.code().code();
-        let message = match error.detail() {
-            Some(detail) => format!("{} ({detail})", error.message()),
-            None => error.message().to_owned(),
-        };
-        if fatal(error) {
-            return Self::Lost(message);
-        }
+        let message = message(error);
         let said = || format!("{message} [{code}]");
         match error.code() {
             // A connection of ours to a server that has become a standby.
@@ -111,7 +112,7 @@ impl PgError {
             &SqlState::FEATURE_NOT_SUPPORTED if message.contains("cached plan") => return Self::Lost(message),
             _ => {}
         }
-        match &code[..2] {
+        match code.get(..2).unwrap_or_default() {
             "23" => Self::Refused {
                 code: code.to_owned(),
                 constraint: error.constraint().map(str::to_owned),
@@ -127,6 +128,13 @@ impl PgError {
     }
 }
 
+fn message(error: &DbError) -> String {
+    match error.detail() {
+        Some(detail) => format!("{} ({detail})", error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
 /// Whether the server ends the connection with this message.
 pub(crate) fn fatal(error: &DbError) -> bool {
     matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
@@ -137,11 +145,7 @@ impl From<tokio_postgres::Error> for PgError {
         if let Some(server) = error.as_db_error() {
             return Self::of_server(server);
         }
-        // "error communicating with the server: Broken pipe" is told in two parts.
-        let text = match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
+        let text = full_text(&error);
         if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<std::io::Error>()) {
             Self::Lost(text)
         } else {

@@ -17,6 +17,8 @@ mod session;
 #[cfg(feature = "test-server")]
 pub mod test;
 mod tls;
+mod url;
+mod writer;
 
 pub use config::{Config, Durability};
 pub use error::{CommitError, PgError};

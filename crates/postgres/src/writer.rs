@@ -1,0 +1,194 @@
+//! Which of the servers takes writes: finding it, and noticing when it is no longer the one we talk to.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::connect::{Connection, Facts};
+use crate::url::{Endpoint, endpoints};
+use crate::{Config, Durability, Heard, PgError, guard};
+
+/// How long the server that took writes last is asked alone.
+const HEAD_START: Duration = Duration::from_millis(300);
+/// A statement that takes longer makes us look whether its server is still the one.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// So many looks without any answer, and a server counts as gone.
+const SILENT_MAX: u32 = 3;
+
+/// The servers, and what we know of them.
+pub(crate) struct Writer {
+    endpoints: Vec<Endpoint>,
+    durability: Durability,
+    /// The highest timeline seen. A server with a lower one was replaced and must not be written to.
+    timeline: AtomicU32,
+    last: AtomicUsize,
+    seen: Mutex<Vec<Seen>>,
+    /// Held by whoever looks, so that many waiting commits do not all knock.
+    looking: tokio::sync::Mutex<()>,
+}
+
+/// What the last looks at a server found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// Its facts, when it gave them.
+    facts: Option<Facts>,
+    /// Looks in a row that had no answer at all.
+    silent: u32,
+}
+
+impl Writer {
+    pub(crate) fn new(config: &Config) -> Result<Self, PgError> {
+        let endpoints = endpoints(config)?;
+        Ok(Self {
+            seen: Mutex::new(vec![Seen::default(); endpoints.len()]),
+            endpoints,
+            durability: config.durability,
+            timeline: AtomicU32::new(0),
+            last: AtomicUsize::new(usize::MAX),
+            looking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Opens a connection to the server that takes writes and passes the guard. All are asked at the same time, the
+    /// last good one a little earlier.
+    pub(crate) async fn open(&self, heard: Option<&mpsc::Sender<Heard>>) -> Result<Connection, PgError> {
+        let last = self.last.load(Ordering::Relaxed);
+        let mut asked: FuturesUnordered<_> = (0..self.endpoints.len())
+            .map(|i| {
+                let heard = heard.cloned();
+                async move {
+                    if last < self.endpoints.len() && i != last {
+                        sleep(HEAD_START).await;
+                    }
+                    (i, self.open_one(i, heard).await)
+                }
+            })
+            .collect();
+        let mut errors = Vec::new();
+        while let Some((i, result)) = asked.next().await {
+            match result {
+                Ok(connection) => {
+                    self.last.store(i, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Err(error) => errors.push((i, error)),
+            }
+        }
+        self.last.store(usize::MAX, Ordering::Relaxed);
+        Err(self.together(errors))
+    }
+
+    async fn open_one(&self, i: usize, heard: Option<mpsc::Sender<Heard>>) -> Result<Connection, PgError> {
+        let connection = Connection::open(&self.endpoints[i], i, heard).await?;
+        let facts = connection.facts();
+        if !facts.writable() {
+            let what = if facts.standby { "a standby" } else { "read-only" };
+            return Err(PgError::NotWritable(what.to_owned()));
+        }
+        let newest = self.timeline.fetch_max(facts.timeline, Ordering::SeqCst);
+        if facts.timeline < newest {
+            return Err(PgError::NotWritable(format!(
+                "on timeline {} while another server was promoted to {newest}",
+                facts.timeline
+            )));
+        }
+        guard::check(facts, self.durability)?;
+        // What was seen of it earlier must not speak against this connection.
+        self.seen.lock()[i] = Seen { facts: Some(facts.clone()), silent: 0 };
+        Ok(connection)
+    }
+
+    /// One error for all servers: that of the one that is nearest to being of use.
+    fn together(&self, mut errors: Vec<(usize, PgError)>) -> PgError {
+        errors.sort_by_key(|(i, error)| {
+            let rank = match error {
+                PgError::Unsafe { .. } => 0,
+                PgError::Login(_) => 1,
+                PgError::Resources(_) | PgError::Damaged(_) | PgError::Bug(_) => 2,
+                PgError::NotWritable(_) => 3,
+                _ => 4,
+            };
+            (rank, *i)
+        });
+        let text = |error: &PgError| match error {
+            PgError::NotWritable(why) | PgError::Unreachable(why) | PgError::Lost(why) | PgError::Login(why) => {
+                why.clone()
+            }
+            other => other.to_string(),
+        };
+        let all: Vec<_> = errors.iter().map(|(i, e)| format!("{}: {}", self.endpoints[*i].name, text(e))).collect();
+        let all = all.join("; ");
+        match errors.into_iter().next() {
+            None => PgError::Bug("no server was asked".to_owned()),
+            Some((_, PgError::NotWritable(_))) => PgError::NotWritable(all),
+            Some((_, PgError::Login(_))) => PgError::Login(all),
+            Some((_, PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_))) => PgError::Unreachable(all),
+            Some((_, other)) => other,
+        }
+    }
+
+    /// Ends, with the reason, when there is no more sense in waiting for an answer on this connection: its server
+    /// is gone, was restarted, has become a standby, or another was promoted. While its server answers others, as it
+    /// does when a commit waits for a standby, this goes on.
+    pub(crate) async fn watch(&self, connection: &Connection) -> String {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if let Ok(_turn) = self.looking.try_lock() {
+                self.look().await;
+            }
+            if let Some(why) = self.lost(connection) {
+                return why;
+            }
+        }
+    }
+
+    /// Asks every server what it is.
+    async fn look(&self) {
+        let asked = (0..self.endpoints.len()).map(|i| Connection::open(&self.endpoints[i], i, None));
+        let answers = join_all(asked).await;
+        let mut seen = self.seen.lock();
+        for (seen, answer) in seen.iter_mut().zip(answers) {
+            match answer {
+                Ok(connection) => {
+                    let facts = connection.facts().clone();
+                    self.timeline.fetch_max(facts.timeline, Ordering::SeqCst);
+                    *seen = Seen { facts: Some(facts), silent: 0 };
+                }
+                Err(PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_)) => {
+                    *seen = Seen { facts: None, silent: seen.silent + 1 };
+                }
+                // "Too many clients" is an answer.
+                Err(_) => *seen = Seen::default(),
+            }
+        }
+    }
+
+    fn lost(&self, connection: &Connection) -> Option<String> {
+        let mine = connection.facts();
+        let name = &self.endpoints[connection.endpoint()].name;
+        let newest = self.timeline.load(Ordering::SeqCst);
+        if newest > mine.timeline {
+            return Some(format!("another server was promoted while {name} did not answer"));
+        }
+        let seen = &self.seen.lock()[connection.endpoint()];
+        if seen.silent >= SILENT_MAX {
+            return Some(format!("{name} does not answer any more"));
+        }
+        match &seen.facts {
+            Some(facts) if facts.standby => Some(format!("{name} has become a standby")),
+            Some(facts) if later(&facts.started, &mine.started) => Some(format!("{name} was restarted")),
+            _ => None,
+        }
+    }
+}
+
+/// Compares two moments in seconds, as text.
+fn later(a: &str, b: &str) -> bool {
+    matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a > b)
+}

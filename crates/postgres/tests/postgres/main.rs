@@ -1,0 +1,7 @@
+//! The crate against a real PostgreSQL.
+
+mod commit;
+mod failover;
+mod login;
+mod pool;
+mod server;
