@@ -18,15 +18,14 @@ use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::{DbError, SqlState};
 use tracing::{debug, error, info};
 
-use crate::connect::Connection;
+use crate::connect::{Connection, SETTINGS_COLUMNS, Settings, first_row};
 use crate::error::fatal;
 use crate::pool::{Lease, Pool, Tries, ends_connection};
 use crate::{CommitError, PgError, Session, Tx, guard};
 
 /// No statement of a transaction is cut short by the server: cancelled in the wrong moment, its commit would not be
-/// what it seems. Notices must come whatever the role's default is.
-const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL client_min_messages = notice; \
-    SELECT current_setting('synchronous_standby_names')";
+/// what it seems. Notices must come whatever the role's default is. What the guard looks at follows.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL client_min_messages = notice; SELECT ";
 /// In a transaction that has failed the first statement fails, where COMMIT alone would say nothing and roll back.
 const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'posthouse', ''); COMMIT";
 const STANDBY_NAMES: &str = "SELECT current_setting('synchronous_standby_names')";
@@ -122,8 +121,8 @@ impl Pool {
                 return Err(why.into());
             }
         };
-        let standby_names = match begun {
-            Ok(names) => names,
+        let settings = match begun {
+            Ok(settings) => settings,
             Err(error) if ends_connection(&error) => {
                 self.doubt(lease);
                 return Err(error.into());
@@ -131,7 +130,7 @@ impl Pool {
             Err(error) => return Err(CommitError::Unknown(format!("BEGIN: {error}"))),
         };
         let ready = done.and_then(|value| {
-            guard::standby_names(&standby_names, self.config().durability)?;
+            guard::check(&settings, self.config().durability)?;
             Ok(value)
         });
         match ready {
@@ -175,7 +174,9 @@ impl Pool {
         }
         match committed {
             Ok(messages) if statements_done(&messages) == 2 => {}
-            Ok(messages) => return Err(CommitError::Unknown(format!("unexpected answer to COMMIT: {messages:?}"))),
+            Ok(messages) => {
+                return Err(CommitError::Unknown(format!("unexpected answer to COMMIT: {messages:?}")));
+            }
             Err(error) => {
                 let Some(why) = error.as_db_error().and_then(rolled_back) else {
                     self.doubt(lease);
@@ -210,16 +211,15 @@ impl Pool {
     }
 }
 
-/// Begins a transaction and returns the names of the standbys that its commit would wait for.
-async fn begin(connection: &Connection) -> Result<String, PgError> {
-    first_text(&connection.client().simple_query(BEGIN).await?)
+/// Begins a transaction and returns what decides whether its commit would be safe.
+async fn begin(connection: &Connection) -> Result<Settings, PgError> {
+    let messages = connection.client().simple_query(&format!("{BEGIN}{SETTINGS_COLUMNS}")).await?;
+    Settings::read(&messages, 0)
+        .ok_or_else(|| PgError::Bug(format!("unexpected answer to BEGIN: {messages:?}")))
 }
 
 fn first_text(messages: &[SimpleQueryMessage]) -> Result<String, PgError> {
-    let text = messages.iter().find_map(|m| match m {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    });
+    let text = first_row(messages).and_then(|row| row.get(0).map(str::to_owned));
     text.ok_or_else(|| PgError::Bug(format!("unexpected answer: {messages:?}")))
 }
 

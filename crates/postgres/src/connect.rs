@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, SimpleQueryRow};
 use tracing::{debug, warn};
 
 use crate::session::Statements;
@@ -35,8 +35,42 @@ const FACTS: &str = "SELECT pg_is_in_recovery(), \
     CASE WHEN pg_is_in_recovery() THEN '0' \
         ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END, \
     extract(epoch FROM pg_postmaster_start_time())::text, \
-    current_setting('server_version_num'), current_setting('fsync'), current_setting('full_page_writes'), \
+    current_setting('server_version_num'), ";
+
+/// The columns that [`Settings::read`] reads, behind those of [`FACTS`] or alone.
+pub(crate) const SETTINGS_COLUMNS: &str = "current_setting('fsync'), current_setting('full_page_writes'), \
     current_setting('synchronous_commit'), current_setting('synchronous_standby_names')";
+
+/// The settings that the guard looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) fsync: String,
+    pub(crate) full_page_writes: String,
+    pub(crate) synchronous_commit: String,
+    pub(crate) standby_names: String,
+}
+
+impl Settings {
+    /// Reads four columns of an answer, from `first` on.
+    pub(crate) fn read(messages: &[SimpleQueryMessage], first: usize) -> Option<Self> {
+        let row = first_row(messages)?;
+        let text = |i: usize| row.get(first + i).map(str::to_owned);
+        Some(Self {
+            fsync: text(0)?,
+            full_page_writes: text(1)?,
+            synchronous_commit: text(2)?,
+            standby_names: text(3)?,
+        })
+    }
+}
+
+/// The first row in an answer.
+pub(crate) fn first_row(messages: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
+    messages.iter().find_map(|m| match m {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    })
+}
 
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +83,7 @@ pub(crate) struct Facts {
     pub(crate) started: String,
     /// As in `150008`.
     pub(crate) version: u32,
-    pub(crate) fsync: String,
-    pub(crate) full_page_writes: String,
-    pub(crate) synchronous_commit: String,
-    pub(crate) standby_names: String,
+    pub(crate) settings: Settings,
 }
 
 impl Facts {
@@ -75,7 +106,7 @@ pub(crate) struct Connection {
     client: Client,
     statements: Statements,
     shared: Arc<Shared>,
-    driver: AbortHandle,
+    driver: Driver,
     facts: Facts,
     endpoint: usize,
 }
@@ -91,14 +122,12 @@ impl Connection {
             let (client, connection) =
                 endpoint.config.connect(endpoint.tls.clone()).await.map_err(|e| unreachable(&e))?;
             let shared = Arc::new(Shared::default());
-            let driver = tokio::spawn(drive(connection, shared.clone(), heard)).abort_handle();
-            let mut opened =
-                Self { client, statements: Statements::default(), shared, driver, facts: Facts::nothing(), endpoint: index };
-            opened.client.batch_execute(SETTINGS).await?;
+            let driver = Driver(tokio::spawn(drive(connection, shared.clone(), heard)).abort_handle());
+            client.batch_execute(SETTINGS).await?;
             // An error here is an answer as well.
-            let _ = opened.client.batch_execute(NOTICE_GONE).await;
-            opened.facts = opened.ask().await?;
-            Ok(opened)
+            let _ = client.batch_execute(NOTICE_GONE).await;
+            let facts = ask(&client).await?;
+            Ok(Self { client, statements: Statements::default(), shared, driver, facts, endpoint: index })
         };
         match timeout(OPEN_LIMIT, opening).await {
             Ok(result) => result,
@@ -108,8 +137,7 @@ impl Connection {
 
     /// What the server says of itself now.
     pub(crate) async fn ask(&self) -> Result<Facts, PgError> {
-        let messages = self.client.simple_query(FACTS).await?;
-        Facts::read(&messages).ok_or_else(|| PgError::Bug(format!("unexpected answer to {FACTS}")))
+        ask(&self.client).await
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -145,14 +173,22 @@ impl Connection {
 
     /// Closes the socket, whatever is on the way.
     pub(crate) fn kill(&self) {
-        self.driver.abort();
+        self.driver.0.abort();
     }
 }
 
-impl Drop for Connection {
+/// The task that moves the bytes; dropped, it ends.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.kill();
+        self.0.abort();
     }
+}
+
+async fn ask(client: &Client) -> Result<Facts, PgError> {
+    let messages = client.simple_query(&format!("{FACTS}{SETTINGS_COLUMNS}")).await?;
+    Facts::read(&messages).ok_or_else(|| PgError::Bug(format!("unexpected answer to {FACTS}")))
 }
 
 /// Moves bytes both ways until the connection ends.
@@ -207,36 +243,15 @@ fn unreachable(error: &tokio_postgres::Error) -> PgError {
 }
 
 impl Facts {
-    fn nothing() -> Self {
-        Self {
-            standby: true,
-            read_only: true,
-            timeline: 0,
-            started: String::new(),
-            version: 0,
-            fsync: String::new(),
-            full_page_writes: String::new(),
-            synchronous_commit: String::new(),
-            standby_names: String::new(),
-        }
-    }
-
     fn read(messages: &[SimpleQueryMessage]) -> Option<Self> {
-        let row = messages.iter().find_map(|m| match m {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        })?;
-        let text = |i: usize| row.get(i).map(str::to_owned);
+        let row = first_row(messages)?;
         Some(Self {
-            standby: text(0)? == "t",
-            read_only: text(1)? == "on",
-            timeline: u32::from_str_radix(&text(2)?, 16).ok()?,
-            started: text(3)?,
-            version: text(4)?.parse().ok()?,
-            fsync: text(5)?,
-            full_page_writes: text(6)?,
-            synchronous_commit: text(7)?,
-            standby_names: text(8)?,
+            standby: row.get(0)? == "t",
+            read_only: row.get(1)? == "on",
+            timeline: u32::from_str_radix(row.get(2)?, 16).ok()?,
+            started: row.get(3)?.to_owned(),
+            version: row.get(4)?.parse().ok()?,
+            settings: Settings::read(messages, 5)?,
         })
     }
 }

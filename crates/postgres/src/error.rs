@@ -30,7 +30,9 @@ pub enum PgError {
         advice: String,
     },
     /// The operator: the data was written by a newer Posthouse.
-    #[error("the {name} schema in PostgreSQL has version {found}, this Posthouse knows {known} at most: run the newer version")]
+    #[error(
+        "the {name} schema in PostgreSQL has version {found}, this Posthouse knows {known} at most: run the newer version"
+    )]
     Newer {
         /// Whose schema.
         name: String,
@@ -104,12 +106,12 @@ impl PgError {
         let code = error.code().code();
         let message = message(error);
         let said = || format!("{message} [{code}]");
-        match error.code() {
+        match *error.code() {
             // A connection of ours to a server that has become a standby.
-            &SqlState::READ_ONLY_SQL_TRANSACTION => return Self::NotWritable(message),
-            &SqlState::QUERY_CANCELED => return Self::Timeout(message),
+            SqlState::READ_ONLY_SQL_TRANSACTION => return Self::NotWritable(message),
+            SqlState::QUERY_CANCELED => return Self::Timeout(message),
             // The schema was migrated under a prepared statement; a new connection prepares it anew.
-            &SqlState::FEATURE_NOT_SUPPORTED if message.contains("cached plan") => return Self::Lost(message),
+            SqlState::FEATURE_NOT_SUPPORTED if message.contains("cached plan") => return Self::Lost(message),
             _ => {}
         }
         match code.get(..2).unwrap_or_default() {

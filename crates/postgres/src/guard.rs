@@ -1,17 +1,22 @@
 //! The guard: a server that could lose what it acknowledged is refused.
 
-use crate::connect::Facts;
+use crate::connect::Settings;
 use crate::{Durability, PgError};
 
 /// The oldest server we know how to use: 140000 is version 14.
 const VERSION_MIN: u32 = 140_000;
 
-/// Whether mail may be stored in a server with these settings.
-pub(crate) fn check(facts: &Facts, durability: Durability) -> Result<(), PgError> {
-    if facts.version < VERSION_MIN {
-        return Err(refused("server_version_num", &facts.version.to_string(), "version 14 or later is needed"));
+/// Whether we know how to use a server of this version, as in `150008`.
+pub(crate) fn version(version: u32) -> Result<(), PgError> {
+    if version < VERSION_MIN {
+        return Err(refused("server_version_num", &version.to_string(), "version 14 or later is needed"));
     }
-    let level = facts.synchronous_commit.as_str();
+    Ok(())
+}
+
+/// Whether mail may be stored in a server with these settings.
+pub(crate) fn check(settings: &Settings, durability: Durability) -> Result<(), PgError> {
+    let level = settings.synchronous_commit.as_str();
     if durability == Durability::Provider {
         // How it is kept is theirs to say, but with this one even they have not got it yet.
         if level == "off" {
@@ -19,7 +24,7 @@ pub(crate) fn check(facts: &Facts, durability: Durability) -> Result<(), PgError
         }
         return Ok(());
     }
-    for (setting, value) in [("fsync", &facts.fsync), ("full_page_writes", &facts.full_page_writes)] {
+    for (setting, value) in [("fsync", &settings.fsync), ("full_page_writes", &settings.full_page_writes)] {
         if value != "on" {
             return Err(refused(setting, value, "set it to on, or say durability = \"provider\""));
         }
@@ -31,7 +36,7 @@ pub(crate) fn check(facts: &Facts, durability: Durability) -> Result<(), PgError
             "set it to on (for the server, the database and the role)",
         ));
     }
-    standby_names(&facts.standby_names, durability)
+    standby_names(&settings.standby_names, durability)
 }
 
 /// Whether commits wait for a standby.
@@ -55,13 +60,8 @@ fn refused(setting: &str, value: &str, advice: &str) -> PgError {
 mod tests {
     use super::*;
 
-    fn good() -> Facts {
-        Facts {
-            standby: false,
-            read_only: false,
-            timeline: 1,
-            started: String::new(),
-            version: 150_000,
+    fn good() -> Settings {
+        Settings {
             fsync: "on".to_owned(),
             full_page_writes: "on".to_owned(),
             synchronous_commit: "on".to_owned(),
@@ -69,8 +69,8 @@ mod tests {
         }
     }
 
-    fn refuses(facts: &Facts, durability: Durability) -> Option<String> {
-        match check(facts, durability) {
+    fn refuses(settings: &Settings, durability: Durability) -> Option<String> {
+        match check(settings, durability) {
             Ok(()) => None,
             Err(PgError::Unsafe { setting, .. }) => Some(setting),
             Err(other) => panic!("{other:?}"),
@@ -82,19 +82,26 @@ mod tests {
         use Durability::{Checked, Provider};
         assert_eq!(refuses(&good(), Checked), None);
         let off = || "off".to_owned();
-        let cases: [(Facts, &str, bool); 7] = [
-            (Facts { fsync: off(), ..good() }, "fsync", false),
-            (Facts { full_page_writes: off(), ..good() }, "full_page_writes", false),
-            (Facts { synchronous_commit: off(), ..good() }, "synchronous_commit", true),
-            (Facts { synchronous_commit: "local".to_owned(), ..good() }, "synchronous_commit", false),
-            (Facts { synchronous_commit: "remote_write".to_owned(), ..good() }, "synchronous_commit", false),
-            (Facts { standby_names: " ".to_owned(), ..good() }, "synchronous_standby_names", false),
-            (Facts { version: 130_012, ..good() }, "server_version_num", true),
+        let cases: [(Settings, &str, bool); 6] = [
+            (Settings { fsync: off(), ..good() }, "fsync", false),
+            (Settings { full_page_writes: off(), ..good() }, "full_page_writes", false),
+            (Settings { synchronous_commit: off(), ..good() }, "synchronous_commit", true),
+            (Settings { synchronous_commit: "local".to_owned(), ..good() }, "synchronous_commit", false),
+            (
+                Settings { synchronous_commit: "remote_write".to_owned(), ..good() },
+                "synchronous_commit",
+                false,
+            ),
+            (Settings { standby_names: " ".to_owned(), ..good() }, "synchronous_standby_names", false),
         ];
-        for (facts, setting, also_provider) in cases {
-            assert_eq!(refuses(&facts, Checked).as_deref(), Some(setting));
-            assert_eq!(refuses(&facts, Provider).is_some(), also_provider, "{setting}");
+        for (settings, setting, also_provider) in cases {
+            assert_eq!(refuses(&settings, Checked).as_deref(), Some(setting));
+            assert_eq!(refuses(&settings, Provider).is_some(), also_provider, "{setting}");
         }
-        assert_eq!(refuses(&Facts { synchronous_commit: "remote_apply".to_owned(), ..good() }, Checked), None);
+        assert_eq!(
+            refuses(&Settings { synchronous_commit: "remote_apply".to_owned(), ..good() }, Checked),
+            None
+        );
+        assert!(version(130_012).is_err() && version(140_000).is_ok());
     }
 }

@@ -8,9 +8,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use crate::PgError;
 use crate::connect::Connection;
 use crate::pool::Inner;
-use crate::PgError;
 
 /// So many hints may wait to be heard; past it the connection is made anew and [`Heard::Missed`] stands for them.
 const WAITING_MAX: usize = 1024;
@@ -41,7 +41,8 @@ pub struct Listener {
 impl Listener {
     pub(crate) fn start(pool: Arc<Inner>, channels: &[&str]) -> Self {
         let (sender, heard) = mpsc::channel(WAITING_MAX);
-        let quoted: Vec<_> = channels.iter().map(|c| format!("LISTEN \"{}\"", c.replace('"', "\"\""))).collect();
+        let quoted: Vec<_> =
+            channels.iter().map(|c| format!("LISTEN \"{}\"", c.replace('"', "\"\""))).collect();
         let task = tokio::spawn(listen(pool, quoted.join("; "), sender)).abort_handle();
         Self { heard, task }
     }

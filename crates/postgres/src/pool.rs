@@ -41,7 +41,9 @@ impl Pool {
         let writer = Writer::new(&config)?;
         let permits = Arc::new(Semaphore::new(config.pool.max(1)));
         let pool = Self(Arc::new(Inner { config, writer, idle: Mutex::default(), permits }));
-        pool.lease().await?.give_back();
+        let lease = pool.lease().await?;
+        guard::check(&lease.connection.facts().settings, pool.config().durability)?;
+        lease.give_back();
         Ok(pool)
     }
 
@@ -78,7 +80,11 @@ impl Pool {
         }
     }
 
-    async fn read_once<T, F, Fut>(&self, work: &F, mut deadline: std::pin::Pin<&mut Sleep>) -> Result<T, PgError>
+    async fn read_once<T, F, Fut>(
+        &self,
+        work: &F,
+        mut deadline: std::pin::Pin<&mut Sleep>,
+    ) -> Result<T, PgError>
     where
         F: Fn(Session) -> Fut,
         Fut: Future<Output = Result<T, PgError>>,
@@ -109,7 +115,7 @@ impl Pool {
         match facts {
             Ok(facts) if facts.writable() => {
                 lease.give_back();
-                guard::check(&facts, self.0.config.durability)
+                guard::check(&facts.settings, self.0.config.durability)
             }
             Ok(_) => {
                 self.doubt(lease);
@@ -130,7 +136,8 @@ impl Pool {
     /// A connection, idle or new, when one of the permitted ones is free.
     pub(crate) async fn lease(&self) -> Result<Lease, PgError> {
         let permits = self.0.permits.clone();
-        let permit = permits.acquire_owned().await.map_err(|_| PgError::Bug("the pool is closed".to_owned()))?;
+        let permit =
+            permits.acquire_owned().await.map_err(|_| PgError::Bug("the pool is closed".to_owned()))?;
         let idle = {
             let mut idle = self.0.idle.lock();
             idle.retain(|c| !c.is_closed());
@@ -165,14 +172,20 @@ impl Pool {
         drop(lease);
         let idle = std::mem::take(&mut *self.0.idle.lock());
         if !idle.is_empty() {
-            info!("{} idle connections to PostgreSQL dropped: the server they lead to may be gone", idle.len());
+            info!(
+                "{} idle connections to PostgreSQL dropped: the server they lead to may be gone",
+                idle.len()
+            );
         }
     }
 }
 
 /// Whether a connection is of no more use after this error.
 pub(crate) fn ends_connection(error: &PgError) -> bool {
-    matches!(error, PgError::Lost(_) | PgError::Timeout(_) | PgError::NotWritable(_) | PgError::Unreachable(_))
+    matches!(
+        error,
+        PgError::Lost(_) | PgError::Timeout(_) | PgError::NotWritable(_) | PgError::Unreachable(_)
+    )
 }
 
 /// One connection of the pool. Dropped, it closes the connection; given back, it keeps it.

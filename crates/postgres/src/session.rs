@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{Row, Statement};
 
 use crate::PgError;
 use crate::connect::Connection;
@@ -86,16 +86,6 @@ impl Session {
     pub async fn batch(&self, sql: &str) -> Result<(), PgError> {
         self.alive()?;
         Ok(self.connection.client().batch_execute(sql).await?)
-    }
-
-    /// The first column of the first row of a statement without parameters.
-    pub(crate) async fn text(&self, sql: &str) -> Result<Option<String>, PgError> {
-        self.alive()?;
-        let messages = self.connection.client().simple_query(sql).await?;
-        Ok(messages.iter().find_map(|m| match m {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        }))
     }
 
     async fn prepared(&self, sql: &str) -> Result<Statement, PgError> {

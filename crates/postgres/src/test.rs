@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper for tests: what fails here fails the test")]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,8 +21,10 @@ use crate::{Config, Durability};
 /// The template's name; another number when what `initdb` is told changes.
 const TEMPLATE: &str = "postgres-template-1";
 
-/// Starts the server in its directory and cleans up when standard input ends.
+/// Starts the server in its directory when it is told to, and cleans up when standard input ends.
 const KEEPER: &str = r#"
+gone() { rm -rf "$2"; exit; }
+read -r go || gone "$@"
 "$1/postgres" -D "$2/data" >>"$2/log" 2>&1 </dev/null &
 server=$!
 echo $server
@@ -30,13 +32,13 @@ exec 1>&-
 while read -r line; do :; done
 kill -QUIT $server 2>/dev/null
 wait $server
-rm -rf "$2"
+gone "$@"
 "#;
 
 /// A PostgreSQL server that belongs to this process. Its superuser is `postgres`, without a password.
 pub struct Server {
     dir: PathBuf,
-    keeper: Mutex<Option<Child>>,
+    keeper: Mutex<Child>,
     databases: AtomicU32,
     port: u16,
 }
@@ -57,8 +59,11 @@ impl Server {
     /// # Panics
     /// As [`shared`](Self::shared).
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        let template = template();
         let dir = new_dir();
-        copy(&template(), &dir.join("data"));
+        // First, so that nothing is left of a start that is killed half-way.
+        let keeper = keep(&dir);
+        copy(&template, &dir.join("data"));
         let port = free_port();
         let mut conf = fs::read_to_string(dir.join("data/postgresql.conf")).unwrap();
         let socket = dir.display().to_string();
@@ -77,8 +82,8 @@ impl Server {
         }
         fs::write(dir.join("data/postgresql.conf"), conf).unwrap();
         own(&dir);
-        let server = Self { dir, keeper: Mutex::default(), databases: AtomicU32::new(0), port };
-        server.up();
+        let server = Self { dir, keeper: Mutex::new(keeper), databases: AtomicU32::new(0), port };
+        server.go();
         server
     }
 
@@ -171,28 +176,29 @@ impl Server {
     /// # Panics
     /// When it does not start; the text has its log.
     pub fn up(&self) {
-        let mut keeper = self.keeper.lock();
-        if let Some(old) = keeper.take() {
-            retire(old, &self.dir, true);
-        }
-        let mut shell = Command::new("sh");
-        shell.args(["-c", KEEPER, "keeper"]).arg(bin()).arg(&self.dir);
-        // Of its own group, so that what kills the test's does not kill it before it has cleaned up.
-        shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut shell = as_owner(shell).spawn().unwrap();
-        let mut pid = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut pid).unwrap();
-        *keeper = Some(shell);
-        for _ in 0..3000 {
-            if self.answers() {
-                return;
-            }
-            if !Path::new(&format!("/proc/{}", pid.trim())).exists() {
-                break;
-            }
+        let new = keep(&self.dir);
+        let mut old = std::mem::replace(&mut *self.keeper.lock(), new);
+        // Before it notices that the server has gone, or it would clean up.
+        let _ = old.kill();
+        let _ = old.wait();
+        self.go();
+    }
+
+    /// Lets the keeper start the server, and waits until it answers.
+    fn go(&self) {
+        let pid = {
+            let mut keeper = self.keeper.lock();
+            keeper.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+            let mut pid = String::new();
+            BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+            pid
+        };
+        let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+        while !self.answers() {
+            let log = || fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            assert!(process.exists(), "PostgreSQL did not start:\n{}", log());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        panic!("PostgreSQL did not start:\n{}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
     }
 
     fn answers(&self) -> bool {
@@ -204,19 +210,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.lock().take() {
-            retire(keeper, &self.dir, false);
-        }
+        let mut keeper = self.keeper.lock();
+        drop(keeper.stdin.take());
+        let _ = keeper.wait();
     }
 }
 
-/// Ends a keeper: with its cleaning up, or killed before it does so that the files stay.
-fn retire(mut keeper: Child, _dir: &Path, files_stay: bool) {
-    if files_stay {
-        let _ = keeper.kill();
-    }
-    drop(keeper.stdin.take());
-    let _ = keeper.wait();
+/// A shell that waits for `go`.
+fn keep(dir: &Path) -> Child {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", KEEPER, "keeper"]).arg(bin()).arg(dir);
+    // Of its own group, so that what kills the test's does not kill it before it has cleaned up.
+    shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    as_owner(shell).spawn().unwrap()
 }
 
 /// Where the programs of PostgreSQL are, the newest version if there are several.

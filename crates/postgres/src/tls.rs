@@ -83,7 +83,9 @@ fn by_roots(files: &[PathBuf]) -> Result<Arc<WebPkiServerVerifier>, PgError> {
             "there are no trusted roots to verify its certificate by: install ca-certificates, or name a file by sslrootcert".to_owned(),
         ));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone()).build().map_err(|e| bug(&e))
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone())
+        .build()
+        .map_err(|e| bug(&e))
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PgError> {
@@ -91,7 +93,10 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PgError> {
         CertificateDer::pem_file_iter(file).map_err(|e| unusable(file, &e))?.collect();
     let all = all.map_err(|e| unusable(file, &e))?;
     if all.is_empty() {
-        return Err(unusable(file, &"no certificate in it; it must contain -----BEGIN CERTIFICATE----- (PEM)"));
+        return Err(unusable(
+            file,
+            &"no certificate in it; it must contain -----BEGIN CERTIFICATE----- (PEM)",
+        ));
     }
     Ok(all)
 }
@@ -212,7 +217,11 @@ fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }

@@ -46,10 +46,12 @@ pub(crate) fn endpoints(config: &Config) -> Result<Vec<Endpoint>, PgError> {
         roots: config.ca_file.iter().cloned().chain(ours.roots.clone()).collect(),
         identity: ours.identity(&wrong)?,
     };
-    let endpoint = |i| endpoint(&base, i, config, &ours, &files).map_err(|e| match e {
-        PgError::Configuration(what) => wrong(&what),
-        other => other,
-    });
+    let endpoint = |i| {
+        endpoint(&base, i, config, &ours, &files).map_err(|e| match e {
+            PgError::Configuration(what) => wrong(&what),
+            other => other,
+        })
+    };
     (0..count).map(endpoint).collect()
 }
 
@@ -215,12 +217,14 @@ mod tests {
 
     #[test]
     fn each_host_becomes_a_way_of_its_own() {
-        let all = parsed("postgres://ph:p%40ss@db1.example:6432,db2.example:5432/mail?sslmode=require&options=-cx%3D1")
-            .unwrap();
-        assert_eq!(all.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), [
-            "db1.example:6432",
-            "db2.example:5432"
-        ]);
+        let all = parsed(
+            "postgres://ph:p%40ss@db1.example:6432,db2.example:5432/mail?sslmode=require&options=-cx%3D1",
+        )
+        .unwrap();
+        assert_eq!(
+            all.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(),
+            ["db1.example:6432", "db2.example:5432"]
+        );
         for one in &all {
             assert_eq!(one.config.get_hosts().len(), 1);
             assert_eq!(one.config.get_password(), Some(&b"p@ss"[..]));

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::connect::{Connection, Facts};
 use crate::url::{Endpoint, endpoints};
-use crate::{Config, Durability, Heard, PgError, guard};
+use crate::{Config, Heard, PgError, guard};
 
 /// How long the server that took writes last is asked alone.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -24,7 +24,6 @@ const SILENT_MAX: u32 = 3;
 /// The servers, and what we know of them.
 pub(crate) struct Writer {
     endpoints: Vec<Endpoint>,
-    durability: Durability,
     /// The highest timeline seen. A server with a lower one was replaced and must not be written to.
     timeline: AtomicU32,
     last: AtomicUsize,
@@ -48,14 +47,13 @@ impl Writer {
         Ok(Self {
             seen: Mutex::new(vec![Seen::default(); endpoints.len()]),
             endpoints,
-            durability: config.durability,
             timeline: AtomicU32::new(0),
             last: AtomicUsize::new(usize::MAX),
             looking: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Opens a connection to the server that takes writes and passes the guard. All are asked at the same time, the
+    /// Opens a connection to the server that takes writes. All are asked at the same time, the
     /// last good one a little earlier.
     pub(crate) async fn open(&self, heard: Option<&mpsc::Sender<Heard>>) -> Result<Connection, PgError> {
         let last = self.last.load(Ordering::Relaxed);
@@ -98,7 +96,7 @@ impl Writer {
                 facts.timeline
             )));
         }
-        guard::check(facts, self.durability)?;
+        guard::version(facts.version)?;
         // What was seen of it earlier must not speak against this connection.
         self.seen.lock()[i] = Seen { facts: Some(facts.clone()), silent: 0 };
         Ok(connection)
@@ -117,18 +115,22 @@ impl Writer {
             (rank, *i)
         });
         let text = |error: &PgError| match error {
-            PgError::NotWritable(why) | PgError::Unreachable(why) | PgError::Lost(why) | PgError::Login(why) => {
-                why.clone()
-            }
+            PgError::NotWritable(why)
+            | PgError::Unreachable(why)
+            | PgError::Lost(why)
+            | PgError::Login(why) => why.clone(),
             other => other.to_string(),
         };
-        let all: Vec<_> = errors.iter().map(|(i, e)| format!("{}: {}", self.endpoints[*i].name, text(e))).collect();
+        let all: Vec<_> =
+            errors.iter().map(|(i, e)| format!("{}: {}", self.endpoints[*i].name, text(e))).collect();
         let all = all.join("; ");
         match errors.into_iter().next() {
             None => PgError::Bug("no server was asked".to_owned()),
             Some((_, PgError::NotWritable(_))) => PgError::NotWritable(all),
             Some((_, PgError::Login(_))) => PgError::Login(all),
-            Some((_, PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_))) => PgError::Unreachable(all),
+            Some((_, PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_))) => {
+                PgError::Unreachable(all)
+            }
             Some((_, other)) => other,
         }
     }

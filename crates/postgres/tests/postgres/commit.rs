@@ -18,7 +18,10 @@ async fn insert(pool: &Pool, id: i32) -> Result<u64, CommitError> {
 }
 
 async fn there(pool: &Pool, id: i32) -> bool {
-    pool.read(|s| async move { s.query_opt("SELECT 1 FROM t WHERE id = $1", &[&id]).await }).await.unwrap().is_some()
+    pool.read(|s| async move { s.query_opt("SELECT 1 FROM t WHERE id = $1", &[&id]).await })
+        .await
+        .unwrap()
+        .is_some()
 }
 
 /// A server whose commits wait for a standby that is not there, and a database with the table `t` in it.
@@ -148,7 +151,10 @@ async fn settings_of_the_role_do_not_blind_us() {
     let mut config = server.database();
     config.durability = Durability::Checked;
     let error = Pool::connect(config).await.err().unwrap();
-    assert!(matches!(&error, PgError::Unsafe { setting, .. } if setting == "synchronous_commit"), "{error:?}");
+    assert!(
+        matches!(&error, PgError::Unsafe { setting, .. } if setting == "synchronous_commit"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +163,10 @@ async fn an_unsafe_server_is_refused_in_words() {
     let mut config = server.database();
     config.durability = Durability::Checked;
     let error = Pool::connect(config.clone()).await.err().unwrap();
-    assert!(error.to_string().contains("full_page_writes") && error.to_string().contains("set it to on"), "{error}");
+    assert!(
+        error.to_string().contains("full_page_writes") && error.to_string().contains("set it to on"),
+        "{error}"
+    );
     server.set("full_page_writes", "on");
     let error = Pool::connect(config.clone()).await.err().unwrap();
     assert!(error.to_string().contains("synchronous_standby_names"), "{error}");
@@ -196,7 +205,10 @@ async fn a_swallowed_error_is_no_commit() {
         })
         .await
         .unwrap_err();
-    assert!(matches!(&error, CommitError::NotCommitted(PgError::Bug(why)) if why.contains("returned Ok")), "{error:?}");
+    assert!(
+        matches!(&error, CommitError::NotCommitted(PgError::Bug(why)) if why.contains("returned Ok")),
+        "{error:?}"
+    );
     assert!(!there(&pool, 1).await);
 }
 

@@ -11,7 +11,9 @@ async fn with_table(server: &Server, hold: Duration) -> Pool {
     let mut config = server.database();
     config.hold = hold;
     let pool = Pool::connect(config).await.unwrap();
-    migrate(&pool, "t", &["CREATE TABLE t (id int PRIMARY KEY, times int NOT NULL DEFAULT 1)"]).await.unwrap();
+    migrate(&pool, "t", &["CREATE TABLE t (id int PRIMARY KEY, times int NOT NULL DEFAULT 1)"])
+        .await
+        .unwrap();
     pool
 }
 
@@ -40,7 +42,10 @@ async fn the_hold_ends_with_what_kept_it() {
     let pool = with_table(&server, Duration::from_millis(800)).await;
     server.down();
     let error = pool.commit(|tx| async move { tx.execute(UPSERT, &[&1]).await }).await.unwrap_err();
-    assert!(matches!(&error, CommitError::NotCommitted(PgError::Unreachable(why)) if why.contains(&server.port().to_string())), "{error:?}");
+    assert!(
+        matches!(&error, CommitError::NotCommitted(PgError::Unreachable(why)) if why.contains(&server.port().to_string())),
+        "{error:?}"
+    );
 }
 
 /// The server dies with COMMIT on the way: the plain form does not run again, the idempotent one does.
@@ -105,10 +110,11 @@ async fn a_frozen_server_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_servers_the_one_that_takes_writes_is_used() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let read_only = Server::start(&[("default_transaction_read_only", "on")]);
+    let read_only = Server::start(&[]);
     let good = Server::start(&[]);
     let name = good.database().url.rsplit('/').next().unwrap().to_owned();
-    read_only.sql(&format!("SET default_transaction_read_only = off; CREATE DATABASE {name}"));
+    read_only.sql(&format!("CREATE DATABASE {name}"));
+    read_only.set("default_transaction_read_only", "on");
     let mut config = good.database();
     config.url = format!(
         "postgres://postgres@127.0.0.1:{closed},127.0.0.1:{},127.0.0.1:{}/{name}",
@@ -117,10 +123,15 @@ async fn of_several_servers_the_one_that_takes_writes_is_used() {
     );
     config.hold = Duration::from_secs(1);
     let pool = Pool::connect(config).await.unwrap();
-    let port = |s: postgres::Session| async move { Ok(s.query_one("SHOW port", &[]).await?.get::<_, String>(0)) };
+    let port =
+        |s: postgres::Session| async move { Ok(s.query_one("SHOW port", &[]).await?.get::<_, String>(0)) };
     assert_eq!(pool.read(port).await.unwrap(), good.port().to_string());
     // What each of them says is told.
     good.down();
-    let error = pool.commit(|tx| async move { tx.execute("SELECT 1", &[]).await }).await.unwrap_err().to_string();
-    assert!(error.contains("takes writes") && error.contains("read-only") && error.contains("refused"), "{error}");
+    let error =
+        pool.commit(|tx| async move { tx.execute("SELECT 1", &[]).await }).await.unwrap_err().to_string();
+    assert!(
+        error.contains("takes writes") && error.contains("read-only") && error.contains("refused"),
+        "{error}"
+    );
 }

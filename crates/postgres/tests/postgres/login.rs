@@ -17,7 +17,8 @@ fn with_tls() -> (Server, String) {
     fs::write(&key_file, key.serialize_pem()).unwrap();
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
     let owner = fs::metadata(server.dir()).unwrap();
-    let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
+    let (uid, gid) =
+        (std::os::unix::fs::MetadataExt::uid(&owner), std::os::unix::fs::MetadataExt::gid(&owner));
     std::os::unix::fs::chown(&key_file, Some(uid), Some(gid)).unwrap();
     server.sql("CREATE ROLE ph LOGIN PASSWORD 'geheim'");
     let hba = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
@@ -37,12 +38,15 @@ async fn open(url: String) -> Result<Pool, PgError> {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_and_what_the_server_must_prove() {
     let (server, root) = with_tls();
-    let url = |host: &str, rest: &str| format!("postgres://ph:geheim@{host}:{}/postgres{rest}", server.port());
+    let url =
+        |host: &str, rest: &str| format!("postgres://ph:geheim@{host}:{}/postgres{rest}", server.port());
     // On loopback: TLS if it is there, and here it must be. SCRAM binds to the certificate.
     for rest in ["", "?sslmode=require", "?channel_binding=require"] {
         let pool = open(url("127.0.0.1", rest)).await.unwrap_or_else(|e| panic!("{rest}: {e}"));
         let row = pool
-            .read(|s| async move { s.query_one("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await })
+            .read(|s| async move {
+                s.query_one("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await
+            })
             .await
             .unwrap();
         assert!(row.get::<_, bool>(0));
@@ -66,7 +70,8 @@ async fn tls_and_what_the_server_must_prove() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_says_who_is_at_fault() {
     let (server, _) = with_tls();
-    let url = |user: &str, database: &str| format!("postgres://{user}@127.0.0.1:{}/{database}", server.port());
+    let url =
+        |user: &str, database: &str| format!("postgres://{user}@127.0.0.1:{}/{database}", server.port());
     let error = open(url("ph:falsch", "postgres")).await.err().unwrap();
     assert!(matches!(&error, PgError::Login(why) if why.contains("password")), "{error:?}");
     assert!(!error.to_string().contains("falsch"));

@@ -1,5 +1,7 @@
 //! The crate against a real PostgreSQL.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod commit;
 mod failover;
 mod login;

@@ -29,7 +29,8 @@ async fn reads_and_writes() {
         .await
         .unwrap();
     assert_eq!(got, [7; 10]);
-    let none = pool.read(|s| async move { s.query_opt("SELECT 1 FROM t WHERE id = -1", &[]).await }).await.unwrap();
+    let none =
+        pool.read(|s| async move { s.query_opt("SELECT 1 FROM t WHERE id = -1", &[]).await }).await.unwrap();
     assert!(none.is_none());
 }
 
@@ -51,7 +52,8 @@ async fn many_tasks_share_a_small_pool() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    let count = "SELECT count(*), (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) FROM t";
+    let count =
+        "SELECT count(*), (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) FROM t";
     let row = pool.read(|s| async move { s.query_one(count, &[]).await }).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 40);
     assert!(row.get::<_, i64>(1) <= 2, "no more connections than the pool has");
@@ -60,7 +62,10 @@ async fn many_tasks_share_a_small_pool() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_runs_once_however_many_nodes_start() {
     let config = Server::shared().database();
-    let steps = ["CREATE TABLE a (n int); INSERT INTO a VALUES (1)", "ALTER TABLE a ADD COLUMN m int; INSERT INTO a VALUES (2)"];
+    let steps = [
+        "CREATE TABLE a (n int); INSERT INTO a VALUES (1)",
+        "ALTER TABLE a ADD COLUMN m int; INSERT INTO a VALUES (2)",
+    ];
     let nodes: Vec<_> = (0..6)
         .map(|_| {
             let config = config.clone();
@@ -93,7 +98,8 @@ async fn a_migration_that_fails_leaves_nothing() {
     let pool = pool().await;
     let error = migrate(&pool, "a", &["CREATE TABLE a (n int); SELECT 1/0"]).await.unwrap_err();
     assert!(matches!(&error, PgError::Bug(m) if m.contains("division by zero")), "{error:?}");
-    let there = pool.read(|s| async move { s.query_one("SELECT to_regclass('a')::text", &[]).await }).await.unwrap();
+    let there =
+        pool.read(|s| async move { s.query_one("SELECT to_regclass('a')::text", &[]).await }).await.unwrap();
     assert_eq!(there.get::<_, Option<String>>(0), None);
     assert_eq!(migrate(&pool, "a", &["CREATE TABLE a (n int)"]).await.unwrap(), 0);
 }
