@@ -19,6 +19,9 @@ const HELP: &str = "cargo xtask COMMAND
   bench [--quick]    load beside Postfix in one run, release build
   growth [--to N]    what a message costs as the queue grows to N, by the store alone
   fill --dir DIR     fill the queue of a relay that does not run
+  cluster-test [FILTER…]
+                     the commit rules on a real PostgreSQL cluster that is killed, frozen and cut off; prints how long each
+                     fail-over took
   soak               the slow fault suites: every fsync boundary, power cuts, 100,000 queued
 ";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "bench" => verify::bench(rest),
         "growth" | "fill" => verify::tool(command, rest),
         "soak" => verify::soak(rest),
+        "cluster-test" => verify::cluster(rest),
         _ => {
             print!("{HELP}");
             return if matches!(command, "" | "help" | "--help" | "-h") {

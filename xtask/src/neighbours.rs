@@ -1,6 +1,6 @@
-//! The real programs that the tests are run against: named, then installed. Packages come from apt; Exim, OpenSMTPD and
-//! Pebble are only unpacked into the cache, because Debian lets one mail server be installed at a time; a Python and a
-//! Node library go into the cache as well. Nothing that is installed is started.
+//! The real programs that the tests are run against: named, then installed. Packages come from apt; Exim, OpenSMTPD, Pebble
+//! and etcd are only unpacked into the cache, because Debian lets one mail server be installed at a time and starts what it
+//! installs at the next boot; what pip and npm bring goes into the cache as well. Nothing that is installed is started.
 
 use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::shell::{Done, cache, capture, command, have, run};
 
 /// A program that shows that the package is there, and the package.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("postfix", "postfix"),
     ("postsrsd", "postsrsd"),
     ("postgrey", "postgrey"),
@@ -33,14 +33,23 @@ const PACKAGES: [(&str, &str); 24] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("/usr/share/doc/postgresql", "postgresql"),
     ("openssl", "openssl"),
     ("node", "nodejs"),
     ("npm", "npm"),
 ];
 
 /// Packages that are unpacked, not installed, and a file of each.
-const UNPACKED: [(&str, &str); 3] =
-    [("exim4-daemon-light", "usr/sbin/exim4"), ("opensmtpd", "usr/sbin/smtpd"), ("pebble", "usr/bin/pebble")];
+const UNPACKED: [(&str, &str); 4] = [
+    ("exim4-daemon-light", "usr/sbin/exim4"),
+    ("opensmtpd", "usr/sbin/smtpd"),
+    ("pebble", "usr/bin/pebble"),
+    ("etcd-server", "usr/bin/etcd"),
+];
+
+/// What pip installs into one environment, and a program of each.
+const PYTHON: [(&str, &str); 3] =
+    [("aiosmtpd", "aiosmtpd"), ("patroni[etcd3]==4.1.5", "patroni"), ("psycopg2-binary", "patroni")];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -53,9 +62,13 @@ pub(crate) fn install() -> Done {
         .filter(|(_, file)| !cache().join("root").join(file).exists())
         .map(|(package, _)| *package)
         .collect();
-    let python = !cache().join("venv/bin/aiosmtpd").exists();
+    let python: Vec<&str> = PYTHON
+        .iter()
+        .filter(|(_, program)| !cache().join("venv/bin").join(program).exists())
+        .map(|(package, _)| *package)
+        .collect();
     let node = !cache().join("node/node_modules/nodemailer").is_dir();
-    if packages.is_empty() && unpacked.is_empty() && !python && !node {
+    if packages.is_empty() && unpacked.is_empty() && python.is_empty() && !node {
         return Ok(());
     }
     println!("The tests run against real mail programs. Missing on this machine:");
@@ -66,20 +79,22 @@ pub(crate) fn install() -> Done {
     };
     say("apt, installed but not started", &packages);
     say(&format!("apt, only unpacked into {}", cache().display()), &unpacked);
-    say("pip, into the same place", if python { &["aiosmtpd"] } else { &[] });
+    say("pip, into the same place", &python);
     say("npm, into the same place", if node { &["nodemailer"] } else { &[] });
     if !agreed() {
         return Err("not installed; the tests need them".to_owned());
     }
     apt_install(&packages)?;
     unpack(&unpacked)?;
-    if python {
+    if !python.is_empty() {
         let venv = cache().join("venv");
-        if run(command("python3", &["-m", "venv", &venv.to_string_lossy()])).is_err() {
+        let make = || command("python3", &["-m", "venv", &venv.to_string_lossy()]);
+        if !venv.join("bin/pip").exists() && run(make()).is_err() {
             apt_install(&["python3-venv"])?;
-            run(command("python3", &["-m", "venv", &venv.to_string_lossy()]))?;
+            run(make())?;
         }
-        run(command(&venv.join("bin/pip").to_string_lossy(), &["install", "--quiet", "aiosmtpd"]))?;
+        let pip = venv.join("bin/pip");
+        run(command(&pip.to_string_lossy(), &[&["install", "--quiet"], &python[..]].concat()))?;
     }
     if node {
         let dir = cache().join("node");
@@ -124,8 +139,8 @@ fn as_root(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// Installs packages without letting any of them start a service now. Postfix gets no configuration, so it does not start
-/// at the next boot either.
+/// Installs packages without letting any of them start a service now. Postfix gets no configuration and PostgreSQL no
+/// cluster, so they do not start at the next boot either.
 fn apt_install(packages: &[&str]) -> Done {
     if packages.is_empty() {
         return Ok(());
@@ -134,6 +149,12 @@ fn apt_install(packages: &[&str]) -> Done {
         let answer =
             "echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections";
         let _ = as_root("sh", &["-c", answer]).status();
+    }
+    if packages.contains(&"postgresql") {
+        let dir = "/etc/postgresql-common";
+        let line = "create_main_cluster = false";
+        let script = format!("mkdir -p {dir} && echo '{line}' > {dir}/createcluster.conf");
+        run(as_root("sh", &["-c", &format!("[ -e {dir}/createcluster.conf ] || {{ {script}; }}")]))?;
     }
     let ours = !Path::new(POLICY).exists();
     if ours {

@@ -48,6 +48,13 @@ pub(crate) fn soak(filters: &[String]) -> Done {
     tests("soak", filters)
 }
 
+/// A real PostgreSQL cluster and every way for it to fail, one after the other.
+pub(crate) fn cluster(filters: &[String]) -> Done {
+    neighbours::install()?;
+    nextest_is_here()?;
+    tests("cluster", filters)
+}
+
 /// Load beside Postfix, both as they are shipped and configured to be durable.
 pub(crate) fn bench(args: &[String]) -> Done {
     neighbours::install()?;

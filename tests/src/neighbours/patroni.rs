@@ -3,6 +3,7 @@
 //! stopped, cut off and brought back; everything ends with the value, or with the test.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,18 +63,18 @@ impl Builder {
         for path in [dir.path(), &place] {
             fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         }
-        let dcs = lan.machine("etcd");
-        let etcd = start_etcd(&dcs, dir.path());
+        let mut dcs = Dcs { machine: lan.machine("etcd"), place: place.clone(), etcd: None };
+        dcs.start();
         let nodes = (1..=self.nodes)
             .map(|n| {
                 let machine = lan.machine(&format!("pg{n}"));
                 own_directory(&place.join(machine.name()));
                 let config = dir.path().join(format!("{}.yml", machine.name()));
-                fs::write(&config, configuration(&machine, &dcs, &place, self.strict)).unwrap();
+                fs::write(&config, configuration(&machine, &dcs.machine, &place, self.strict)).unwrap();
                 Node { machine, config, agents: Vec::new() }
             })
             .collect();
-        let mut patroni = Patroni { nodes, _dcs: dcs, _etcd: etcd, _dir: dir };
+        let mut patroni = Patroni { nodes, dcs, _dir: dir };
         patroni.start_agent(0);
         patroni.wait_leader("the first node is the leader", |n| n == 0);
         for statement in [
@@ -81,8 +82,7 @@ impl Builder {
             format!("CREATE DATABASE {USER} OWNER {USER}"),
         ] {
             eventually("the user and the database are there", SOON, || {
-                let done = patroni.try_sql(0, "postgres", &statement);
-                done.is_ok_and(|_| true).then_some(())
+                patroni.try_sql(0, "postgres", &statement).ok()
             });
         }
         for n in 1..patroni.nodes.len() {
@@ -96,9 +96,15 @@ impl Builder {
 /// A running cluster. Nodes are counted from 0; node 0 is the first leader.
 pub struct Patroni {
     nodes: Vec<Node>,
-    _etcd: Daemon,
-    _dcs: Machine,
+    dcs: Dcs,
     _dir: TempDir,
+}
+
+/// The machine with etcd.
+struct Dcs {
+    machine: Machine,
+    place: PathBuf,
+    etcd: Option<Daemon>,
 }
 
 struct Node {
@@ -196,6 +202,28 @@ impl Patroni {
         self.nodes[n].machine.power_off();
     }
 
+    /// Switches every machine off, that of etcd as well.
+    pub fn power_off_all(&mut self) {
+        for n in 0..self.len() {
+            self.power_off(n);
+        }
+        self.dcs.machine.power_off();
+    }
+
+    /// Switches every machine on again and starts what belongs there.
+    pub fn start_all(&mut self) {
+        self.dcs.machine.power_on();
+        self.dcs.start();
+        for n in 0..self.len() {
+            self.start_agent(n);
+        }
+    }
+
+    /// The address of a node.
+    pub fn address(&self, n: usize) -> IpAddr {
+        self.nodes[n].machine.address()
+    }
+
     /// The members as etcd knows them, asked from any agent that answers.
     pub fn members(&self) -> Vec<Member> {
         self.nodes
@@ -260,20 +288,23 @@ impl Patroni {
     }
 }
 
-fn start_etcd(machine: &Machine, dir: &Path) -> Daemon {
-    let of = |port: u16| format!("http://{}:{port}", machine.address());
-    let mut etcd = machine.command(&super::program("etcd").unwrap().display().to_string());
-    etcd.args(["--name=etcd", "--initial-cluster-state=new", "--log-level=warn"]);
-    etcd.arg(format!("--data-dir={}", dir.join("etcd").display()));
-    etcd.args([
-        format!("--listen-client-urls={}", of(2379)),
-        format!("--advertise-client-urls={}", of(2379)),
-    ]);
-    etcd.args([format!("--listen-peer-urls={}", of(2380)), format!("--initial-cluster=etcd={}", of(2380))]);
-    etcd.arg(format!("--initial-advertise-peer-urls={}", of(2380)));
-    let daemon = Daemon::start("etcd", etcd);
-    until_listening("etcd", (machine.address(), 2379).into());
-    daemon
+impl Dcs {
+    fn start(&mut self) {
+        let machine = &self.machine;
+        let of = |port: u16| format!("http://{}:{port}", machine.address());
+        let mut etcd = machine.command(&super::program("etcd").unwrap().display().to_string());
+        etcd.args(["--name=etcd", "--initial-cluster-state=new", "--log-level=warn"]);
+        etcd.arg(format!("--data-dir={}", self.place.join("etcd").display()));
+        for flag in ["--listen-client-urls", "--advertise-client-urls"] {
+            etcd.arg(format!("{flag}={}", of(2379)));
+        }
+        for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
+            etcd.arg(format!("{flag}={}", of(2380)));
+        }
+        etcd.arg(format!("--initial-cluster=etcd={}", of(2380)));
+        self.etcd = Some(Daemon::start("etcd", etcd));
+        until_listening("etcd", (machine.address(), 2379).into());
+    }
 }
 
 /// The agent's configuration: the shortest times that Patroni allows, a fail-over at once when the engine crashes, and a
@@ -293,7 +324,7 @@ fn configuration(machine: &Machine, dcs: &Machine, place: &Path, strict: bool) -
            postgresql:\n      use_pg_rewind: true\n      parameters:\n        \
              synchronous_commit: 'on'\n        wal_log_hints: 'on'\n        max_connections: 100\n        \
              shared_buffers: 32MB\n        wal_keep_size: 64MB\n        max_wal_size: 256MB\n        \
-             wal_receiver_timeout: 10s\n        wal_sender_timeout: 10s\n\
+             wal_sender_timeout: 30s\n\
          postgresql:\n  listen: '{address}:5432'\n  connect_address: '{address}:5432'\n  \
            data_dir: '{own}/data'\n  bin_dir: '{bin}'\n  pgpass: '{own}/pgpass'\n  \
            remove_data_directory_on_rewind_failure: true\n  \

@@ -1,0 +1,68 @@
+//! The short form: one cluster, and what most often goes wrong.
+
+use std::time::Duration;
+
+use posthouse_tests::neighbours;
+use posthouse_tests::neighbours::patroni::NEEDS;
+use posthouse_tests::wait::eventually;
+
+use crate::world::{EVER, World};
+use crate::writer::Writer;
+
+/// How long a commit is held: longer than anything here lasts.
+const HOLD: Duration = Duration::from_secs(100);
+
+#[test]
+fn what_was_acknowledged_survives_and_nothing_else_is_acknowledged() {
+    if let Some(why) = neighbours::missing(&NEEDS) {
+        return neighbours::skip(&why);
+    }
+    let mut world = World::new();
+    let writer = world.writer(HOLD);
+    the_engine_of_the_leader_crashes(&world, &writer);
+    let leader = world.patroni.wait_settled();
+    two_of_three_are_gone(&mut world, &writer, leader);
+    world.judge("short form", writer);
+}
+
+/// A standby takes over, and the clients find it by themselves.
+fn the_engine_of_the_leader_crashes(world: &World, writer: &Writer) {
+    let old = world.leader();
+    world.patroni.kill_engine(old);
+    let dead = writer.now();
+    writer.wait_acknowledged("writes are back after a crash", dead, 20, Duration::from_secs(30));
+    println!("MEASURED engine killed: {:.1?} without an acknowledgement", writer.longest_gap(dead));
+}
+
+/// Nothing is acknowledged while no standby is left, not even when the server is made to say that a commit is done.
+fn two_of_three_are_gone(world: &mut World, writer: &Writer, leader: usize) {
+    for standby in world.others(leader) {
+        world.patroni.kill_both(standby);
+    }
+    let alone = writer.now();
+    eventually("every client waits", EVER, || (world.waiting(leader) > 1).then_some(()));
+    let mut cancelled = 0;
+    eventually("commits are cancelled, and tried and cancelled again", EVER, || {
+        cancelled += world.to_waiting(leader, "pg_cancel_backend");
+        (cancelled >= 20).then_some(())
+    });
+    let terminated = world.to_waiting(leader, "pg_terminate_backend");
+    eventually("they wait again", EVER, || (world.waiting(leader) > 1).then_some(()));
+    assert_eq!(writer.acknowledged_since(alone), 0, "acknowledged by one server alone");
+    let back = world.others(leader)[0];
+    world.patroni.start_agent(back);
+    let started = writer.now();
+    writer.wait_acknowledged("writes are back with the standby", alone, 20, Duration::from_secs(60));
+    println!(
+        "MEASURED two of three gone, {cancelled} commits cancelled, {terminated} sessions ended: \
+         {:.1?} from the standby's start to the first acknowledgement",
+        first_acknowledgement(writer, started)
+    );
+    world.patroni.start_agent(world.others(leader)[1]);
+}
+
+fn first_acknowledgement(writer: &Writer, since: Duration) -> Duration {
+    let commits = writer.commits();
+    let first = commits.iter().find(|c| c.ended > since).expect("one commit after it");
+    first.ended - since
+}
