@@ -1,6 +1,9 @@
 //! What the operator decides about the store.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use mail::DeliveryId;
 
 use crate::memory::MemoryBudget;
 
@@ -69,6 +72,9 @@ pub struct Config {
     pub segment_size: u64,
     /// A delivery that was active in this many unclean stops in a row is held.
     pub crashes_max: u32,
+    /// What the last process was attempting when it ended, where that is known: after an unclean stop only these are
+    /// counted, and whatever else was active is acquitted.
+    pub attempted: Option<BTreeSet<DeliveryId>>,
     /// The node's number in its ids (0 when there is no cluster).
     pub node: u16,
 }
@@ -82,6 +88,7 @@ impl Config {
             disk_reserve: 256 << 20,
             segment_size: 64 << 20,
             crashes_max: 3,
+            attempted: None,
             node: 0,
         }
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::MessageId;
 
-pub(crate) use record::{CHUNK, HEADER, Header};
+pub(crate) use record::{CHUNK, HEADER, Header, seal};
 pub(crate) use segments::{Segment, SegmentId, Segments, file_name, list, make_dir, record_size};
-pub(crate) use sink::Place;
+pub(crate) use sink::{Place, guarded};
 pub use sink::{Sealed, Sink};
 
 /// Content up to this many octets is kept in memory while the budget gives it.

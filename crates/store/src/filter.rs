@@ -108,3 +108,46 @@ pub struct QueueEntry {
     /// All its recipients, final ones too.
     pub recipients: Vec<(u16, Recipient, RecipientStatus)>,
 }
+
+/// Whether an outcome says these words, which are in small letters.
+pub(crate) fn says(outcome: &mail::Outcome, words: &str) -> bool {
+    outcome.text.to_lowercase().contains(words)
+        || format!("{} {}", outcome.code.unwrap_or(0), outcome.status).contains(words)
+}
+
+/// What a user typed for an address, as a LIKE pattern.
+pub(crate) fn pattern(typed: &str) -> String {
+    let typed = typed.trim();
+    match typed {
+        "<>" => String::new(),
+        _ if typed.contains('*') => like(typed).replace('*', "%"),
+        _ if typed.starts_with('@') => format!("%{}", like(typed)),
+        _ if typed.contains('@') => like(typed),
+        _ => format!("%@{}", like(typed)),
+    }
+}
+
+/// A text with LIKE's own signs made harmless.
+pub(crate) fn like(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (typed, expected) in [
+            ("a@b.example", "a@b.example"),
+            ("*@b.example", "%@b.example"),
+            ("@b.example", "%@b.example"),
+            ("b.example", "%@b.example"),
+            ("<>", ""),
+            ("50%_off@b.example", "50\\%\\_off@b.example"),
+            ("news*@b.example", "news%@b.example"),
+        ] {
+            assert_eq!(pattern(typed), expected);
+        }
+    }
+}

@@ -17,7 +17,11 @@ mod health;
 mod lock;
 mod memory;
 mod model;
+mod notes;
+mod operate;
+mod outbox;
 mod room;
+mod settle;
 mod store;
 
 mod pg;

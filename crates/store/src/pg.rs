@@ -1,88 +1,207 @@
-//! The engine for clusters: rows and content in PostgreSQL, one committer a node with group commit.
+//! The engine for clusters: rows and content in PostgreSQL, which the nodes share, and one committer a node with group
+//! commit (ADR-0016).
+//!
+//! A group goes through [`commit`]: lock the node's row, [`load`] the rows that it concerns, make of them in memory what the
+//! tasks say ([`work`]), take dedupe [`keys`], [`write`] it all, bring the [`sums`] up to date. [`claim`] pages a queue into
+//! this node's hands; [`release`] gives back what a node has, be it closed or dead. Every row in hand names node and epoch,
+//! and every commit is refused once the node's epoch is over.
 
-#![allow(clippy::todo, reason = "being written")]
-#![allow(unused_variables, clippy::unused_async, clippy::needless_pass_by_value, reason = "being written")]
+mod body;
+mod claim;
+mod commit;
+mod committer;
+mod errors;
+mod inbox;
+mod keys;
+mod load;
+mod open;
+mod outbox;
+mod read;
+mod release;
+mod schema;
+mod search;
+mod shared;
+mod sums;
+mod upkeep;
+mod work;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mail::{Actor, Clock, DeliveryId, Event, IdGenerator, MessageId, QueueKey, Timestamp};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::{Fence, PostgresConfig};
 use crate::content::{Content, ContentRef, Sealed, Sink};
 use crate::error::{NoRoom, StoreError};
 use crate::filter::{Action, ChangedDelivery, QueueEntry, QueueFilter};
 use crate::model::{
-    Admission, Admitted, Counts, Horizon, QueueStats, Recovery, Settled, Settlement, Stats, VerifyReport,
-    Waiting,
+    Admission, Admitted, Counts, Damage, Horizon, QueueStats, Recovery, Settled, Settlement, Stats,
+    VerifyReport, Waiting,
 };
+use crate::operate::would_change;
+use crate::settle::{Done, DoneFn};
+use committer::{Committer, LastWords};
+use inbox::{Answer, Reply, Task};
+use shared::Shared;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// Rows an operator's change commits at a time.
+const CHANGE: usize = 1000;
+/// Queues read at a time.
+const QUEUES: i64 = 20_000;
+/// Messages that are looked at between two questions for more.
+const VERIFY: i64 = 500;
+
+/// The engine in PostgreSQL. Dropped without being closed, it leaves the queue as a crash would, but with everything done
+/// that was handed in.
 #[derive(Debug)]
-pub(crate) struct Engine {}
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<Result<()>>>>,
+}
 
 impl Engine {
     pub(crate) async fn open(config: PostgresConfig, clock: Clock) -> Result<(Self, Recovery)> {
-        todo!()
+        let open::Start { shared, inbox, mut recovery } = open::start(config, clock).await?;
+        let committer = Committer::new(shared.clone(), inbox);
+        let last = LastWords(shared.clone());
+        let task = tokio::spawn(async move {
+            let _last = last;
+            committer.run().await
+        });
+        let engine = Self { shared, committer: Mutex::new(Some(task)) };
+        open::recover(&engine.shared, &mut recovery).await?;
+        tokio::spawn(upkeep::run(Arc::downgrade(&engine.shared)));
+        Ok((engine, recovery))
     }
+
     pub(crate) fn ids(&self) -> &IdGenerator {
-        todo!()
+        &self.shared.ids
     }
+
     pub(crate) fn sink(&self, id: MessageId) -> Sink {
-        todo!()
+        Sink::new(self.shared.spool.clone(), id)
     }
+
     pub(crate) fn sealed(&self, id: MessageId, bytes: Vec<u8>) -> Sealed {
-        todo!()
+        Sealed::composed(&self.shared.spool, id, bytes)
     }
+
     pub(crate) fn room(&self) -> std::result::Result<(), NoRoom> {
-        todo!()
+        if self.shared.health.check().is_err() || self.shared.down.load(Ordering::Relaxed) {
+            return Err(NoRoom::Unavailable);
+        }
+        self.shared.room.check(0)
     }
+
     pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted> {
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        self.shared.hand_in(Task::Admit(Box::new(admission)), Reply::Admit(answer))?;
+        let mut admitting = Admitting { answered, shared: &self.shared };
+        (&mut admitting.answered).await.unwrap_or_else(|_| Err(self.shared.why_closed()))
     }
+
     pub(crate) fn orphans(&self) -> Option<mpsc::UnboundedReceiver<Vec<Waiting>>> {
-        todo!()
+        self.shared.orphans.1.lock().take()
     }
-    pub(crate) fn settle(&self, settlement: Settlement, done: Box<dyn FnOnce(Result<Settled>) + Send>) {
-        todo!()
+
+    pub(crate) fn settle(&self, settlement: Settlement, done: DoneFn) {
+        let reply = Reply::Settle(Done::new(done));
+        let op = inbox::Op::new(Task::Settle(Box::new(settlement)), reply);
+        if let Err(op) = self.shared.inbox.push(op) {
+            op.refuse(&self.shared.why_closed());
+        }
     }
+
     pub(crate) async fn settled(&self, settlement: Settlement) -> Result<Settled> {
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        // Whoever asked may have gone away.
+        self.settle(settlement, Box::new(move |result| drop(answer.send(result))));
+        answered.await.unwrap_or_else(|_| Err(self.shared.why_closed()))
     }
+
     pub(crate) async fn page(&self, queue: QueueKey, now: Timestamp, n: usize) -> Result<Vec<Waiting>> {
-        todo!()
+        claim::page(&self.shared, &queue, now, n).await
     }
+
     pub(crate) async fn next_due(&self, queue: QueueKey, now: Timestamp) -> Result<Option<Timestamp>> {
-        todo!()
+        let Some(number) = read::find_queue(&self.shared, &queue).await? else { return Ok(None) };
+        let me = (self.shared.node(), self.shared.me.epoch);
+        self.shared.read(|session| read::next_due(session, number, now.0, me)).await
     }
+
     pub(crate) async fn horizon(&self, after: Timestamp, n: usize) -> Result<Horizon> {
-        todo!()
+        self.shared.read(|session| read::horizon(session, after.0, n)).await
     }
+
     pub(crate) async fn note(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        todo!()
+        if let Some(value) = self.shared.notes.pending(name) {
+            return Ok(Some(value));
+        }
+        let node = self.shared.node();
+        self.shared.read(|session| outbox::note(session, node, name)).await
     }
+
     pub(crate) fn set_note(&self, name: &str, value: Vec<u8>) -> Result<()> {
-        todo!()
+        self.shared.open()?;
+        self.shared.notes.set(name, value);
+        self.shared.inbox.nudge.notify_one();
+        Ok(())
     }
+
     pub(crate) async fn queues(&self) -> Result<Vec<QueueStats>> {
-        todo!()
+        let (mut queues, mut after) = (Vec::new(), i64::MIN);
+        loop {
+            let (part, last) = self.shared.read(|session| read::waiting(session, after, QUEUES)).await?;
+            queues.extend(part);
+            let Some(last) = last else { break };
+            after = last;
+        }
+        queues.sort_by_key(|found| found.due);
+        Ok(queues)
     }
+
     pub(crate) async fn counts(&self) -> Result<Counts> {
-        todo!()
+        Ok(self.shared.read(|session| sums::without(session, -1)).await?.counts())
     }
+
     pub(crate) async fn load(&self, id: DeliveryId) -> Result<Option<Waiting>> {
-        todo!()
+        self.shared.read(|session| read::load(session, id)).await
     }
+
     pub(crate) async fn content(&self, at: ContentRef) -> Result<Content> {
-        todo!()
+        self.shared.health.check()?;
+        let found = body::content(&self.shared, at).await;
+        if let Err(StoreError::Damaged { message, reason }) = &found {
+            let task = Task::Quarantine { message: *message, reason: reason.clone() };
+            self.ask(task, Reply::Quarantine).await?;
+        }
+        found
     }
+
     pub(crate) async fn search(
         &self,
         filter: QueueFilter,
-        after: Option<DeliveryId>,
+        mut after: Option<DeliveryId>,
         limit: usize,
     ) -> Result<Vec<QueueEntry>> {
-        todo!()
+        let mut entries = Vec::new();
+        while entries.len() < limit {
+            let left = limit - entries.len();
+            let part = self.shared.read(|session| search::part(session, &filter, after, left)).await?;
+            entries.extend(part.entries);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(entries)
     }
+
     pub(crate) async fn change_part(
         &self,
         filter: QueueFilter,
@@ -91,33 +210,124 @@ impl Engine {
         dry_run: bool,
         after: Option<DeliveryId>,
     ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>)> {
-        todo!()
+        let part = self.shared.read(|session| search::part(session, &filter, after, CHANGE)).await?;
+        if dry_run {
+            return Ok((would_change(part.entries, action), part.next));
+        }
+        let ids: Vec<_> = part.entries.iter().map(|entry| entry.id).collect();
+        if ids.is_empty() {
+            return Ok((Vec::new(), part.next));
+        }
+        let task = Task::Change { ids, action: action.clone(), by: by.clone() };
+        Ok((self.ask(task, Reply::Change).await?, part.next))
     }
+
     pub(crate) async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {
-        todo!()
+        match self.shared.outbox.recent(after, n) {
+            Some(events) => Ok(events),
+            None => {
+                let node = self.shared.node();
+                self.shared.read(|session| outbox::stored(session, node, after, n)).await
+            }
+        }
     }
+
     pub(crate) fn outbox_blocking(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {
-        todo!()
+        match self.shared.outbox.recent(after, n) {
+            Some(events) => Ok(events),
+            None => self.shared.runtime.block_on(self.outbox(after, n)),
+        }
     }
+
     pub(crate) fn outbox_done(&self, up_to: u64) -> Result<()> {
-        todo!()
+        self.shared.health.check()?;
+        self.shared.outbox.set_done(up_to);
+        self.shared.inbox.nudge.notify_one();
+        Ok(())
     }
+
     pub(crate) fn outbox_wait(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.shared.outbox.watch()
     }
+
     pub(crate) async fn requeue(&self, dead: Fence) -> Result<u64> {
-        todo!()
+        self.shared.open()?;
+        if dead.node == self.shared.me.node {
+            return Err(StoreError::Invalid("a node does not take over from itself".into()));
+        }
+        release::end(&self.shared, dead).await?;
+        Ok(release::all(&self.shared, dead, true).await?.found)
     }
+
     pub(crate) async fn verify(&self) -> Result<VerifyReport> {
-        todo!()
+        let mut report = VerifyReport::default();
+        for (what, sql) in sums::CHECKS {
+            let wrong = self.shared.read(|session| count(session, sql)).await?;
+            if wrong > 0 {
+                report.database.push(format!("the sums of {wrong} {what} are not those of the rows"));
+            }
+        }
+        let mut after = i64::MIN;
+        loop {
+            let contents = self.shared.read(|session| body::refs(session, after, VERIFY)).await?;
+            let Some(last) = contents.last() else { return Ok(report) };
+            after = last.message.0.cast_signed();
+            for at in contents {
+                let (octets, wrong) = body::look_at(&self.shared, at).await?;
+                report.messages += 1;
+                report.bytes += octets;
+                report.damaged.extend(wrong.map(|reason| Damage { message: at.message, reason }));
+            }
+        }
     }
+
     pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
-        todo!()
+        self.shared.health.watch()
     }
+
     pub(crate) fn stats(&self) -> Stats {
-        todo!()
+        self.shared.stats()
     }
+
     pub(crate) async fn close(&self) -> Result<()> {
-        todo!()
+        self.shared.inbox.close();
+        let Some(task) = self.committer.lock().await.take() else { return Ok(()) };
+        let done = task.await.unwrap_or_else(|_| Err(StoreError::Failed("the committer panicked".into())));
+        self.shared.lock.lock().take();
+        done
+    }
+
+    async fn ask<T>(&self, task: Task, reply: impl FnOnce(Answer<T>) -> Reply) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.hand_in(task, reply(answer))?;
+        answered.await.unwrap_or_else(|_| Err(self.shared.why_closed()))
+    }
+}
+
+async fn count(session: postgres::Session, sql: &str) -> std::result::Result<i64, postgres::PgError> {
+    Ok(session.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+/// An admission that somebody waits for. Dropped after the committer has answered, the answer is not lost.
+struct Admitting<'a> {
+    answered: oneshot::Receiver<Result<Admitted>>,
+    shared: &'a Shared,
+}
+
+impl Drop for Admitting<'_> {
+    fn drop(&mut self) {
+        self.answered.close();
+        if let Ok(Ok(Admitted::New(waiting))) = self.answered.try_recv() {
+            self.shared.adopt(waiting);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A store that was closed has marked itself clean by now.
+        self.shared.abandoned.store(true, Ordering::Relaxed);
+        self.shared.inbox.close();
+        self.shared.lock.lock().take();
     }
 }

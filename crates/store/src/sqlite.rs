@@ -41,8 +41,10 @@ use crate::model::{
     Admission, Admitted, BackupReport, Counts, Horizon, QueueStats, Recovery, RestoreReport, Settled,
     Settlement, Stats, VerifyReport, Waiting,
 };
+use crate::operate::would_change;
+use crate::settle::{Done, DoneFn};
 use checkpoint::Checkpoint;
-use inbox::{Answer, Done, DoneFn, Op};
+use inbox::{Answer, Op};
 use shared::{Shared, sql_error};
 use upkeep::Upkeep;
 use writer::Writer;
@@ -371,18 +373,6 @@ impl Drop for Engine {
             let _ = threads.join(&self.shared);
         }
     }
-}
-
-/// What a change would do, for a dry run.
-fn would_change(entries: Vec<QueueEntry>, action: &Action) -> Vec<ChangedDelivery> {
-    let entries = entries.into_iter();
-    entries
-        .filter_map(|entry| {
-            let state = change::outcome(action, entry.state, &entry.queue)?;
-            let now_in = state.map(|_| change::queue_after(action, &entry.queue));
-            Some(ChangedDelivery { id: entry.id, queue: entry.queue, now_in, was: entry.state, state })
-        })
-        .collect()
 }
 
 fn spawn<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {

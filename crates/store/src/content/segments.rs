@@ -111,6 +111,8 @@ pub(crate) struct Segments {
     dir_file: File,
     pub(crate) memory: MemoryBudget,
     pub(crate) health: Arc<Health>,
+    /// Whether what is written has to survive a power cut. Not where files are but a step on the way to a database.
+    pub(crate) durable: bool,
     next: AtomicU64,
     known: Mutex<Known>,
     /// Content bytes written since the start.
@@ -131,11 +133,19 @@ impl Segments {
             dir_file,
             memory,
             health,
+            durable: true,
             next: AtomicU64::new(highest + 1),
             known: Mutex::default(),
             bytes_written: AtomicU64::new(0),
             reads: AtomicU64::new(0),
         })
+    }
+
+    /// Opens a directory for content on its way to a database, and empties it.
+    pub(crate) fn spool(dir: PathBuf, memory: MemoryBudget, health: Arc<Health>) -> Result<Self, StoreError> {
+        let spool = Self { durable: false, ..Self::open(dir, memory, health)? };
+        spool.adopt(BTreeMap::new())?;
+        Ok(spool)
     }
 
     /// Takes over what the message rows say, and removes the files that no row refers to. Returns how many.

@@ -211,8 +211,10 @@ impl OwnFile {
 
     fn complete(self, header: Header) -> Result<Self, StoreError> {
         self.file.write_all_at(&header.encode(), 0).map_err(|e| StoreError::io("writing content", &e))?;
-        self.segments.health.sync_data(&self.file, "a content file")?;
-        self.segments.sync_dir()?;
+        if self.segments.durable {
+            self.segments.health.sync_data(&self.file, "a content file")?;
+            self.segments.sync_dir()?;
+        }
         Ok(self)
     }
 
@@ -237,7 +239,7 @@ impl AsRef<[u8]> for Guarded {
     }
 }
 
-pub(super) fn guarded(bytes: Vec<u8>, guard: Option<MemoryGuard>) -> Bytes {
+pub(crate) fn guarded(bytes: Vec<u8>, guard: Option<MemoryGuard>) -> Bytes {
     match guard {
         Some(guard) => Bytes::from_owner(Guarded { bytes, _guard: guard }),
         None => Bytes::from(bytes),

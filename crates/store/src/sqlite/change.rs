@@ -1,38 +1,15 @@
 //! What an operator does to deliveries, row by row inside the writer's transaction, with an event for each.
 
-use mail::{DeliveryId, Destination, Event, EventKind, MessageId, QueueKey, State};
+use mail::{DeliveryId, Event, EventKind, MessageId, QueueKey, State};
 use rusqlite::{OptionalExtension, params};
 
 use super::sums::Standing;
 use super::write::Tx;
 use crate::codec;
 use crate::filter::{Action, ChangedDelivery};
+use crate::operate::{outcome, queue_after, told};
 
 type Result<T> = rusqlite::Result<T>;
-
-/// What an action does to a delivery in a state: the state it gets, or none when it does nothing.
-pub(crate) fn outcome(action: &Action, was: State, queue: &QueueKey) -> Option<Option<State>> {
-    use State::{Active, Held, Quarantined, Sandboxed, Waiting};
-    match (action, was) {
-        (Action::Remove, _) => Some(None),
-        (Action::Hold { .. }, Active | Waiting) => Some(Some(Held)),
-        (Action::Release, Held | Quarantined) => Some(Some(Waiting)),
-        (Action::Retry, Waiting) => Some(Some(Waiting)),
-        (Action::Reroute { to }, _) if queue.destination == *to => None,
-        (Action::Reroute { .. }, Held | Quarantined) => Some(Some(was)),
-        (Action::Reroute { to }, _) if *to == Destination::Sandbox => Some(Some(Sandboxed)),
-        (Action::Reroute { .. }, _) => Some(Some(Waiting)),
-        _ => None,
-    }
-}
-
-/// The queue a delivery is in after an action.
-pub(crate) fn queue_after(action: &Action, queue: &QueueKey) -> QueueKey {
-    match action {
-        Action::Reroute { to } => QueueKey { destination: to.clone(), ..queue.clone() },
-        _ => queue.clone(),
-    }
-}
 
 impl Tx<'_> {
     /// Changes those deliveries that are still there and that the action means something to. The events are returned as
@@ -93,13 +70,7 @@ impl Tx<'_> {
                 matches!(action, Action::Release)
             ])?;
         self.effects.moved(Some(stood), Some((number, state, due)));
-        Ok(match action {
-            Action::Hold { reason } => EventKind::Held { by, reason: reason.clone() },
-            Action::Release => EventKind::Released { by },
-            Action::Retry => EventKind::Retried { by },
-            Action::Reroute { to } => EventKind::Rerouted { by, to: to.clone() },
-            Action::Remove => EventKind::Removed { by, recipients: Vec::new() },
-        })
+        Ok(told(action, by))
     }
 
     /// Quarantines the deliveries of a message whose content is damaged. Told once; none when it was quarantined before or

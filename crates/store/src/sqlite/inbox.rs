@@ -11,7 +11,8 @@ use super::write::Tidy;
 use crate::content::Place;
 use crate::error::StoreError;
 use crate::filter::{Action, ChangedDelivery};
-use crate::model::{Admission, Admitted, Settled, Settlement};
+use crate::model::{Admission, Admitted, Settlement};
+use crate::settle::Done;
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -24,30 +25,6 @@ pub(crate) enum Op {
     Claim { ids: Vec<DeliveryId>, answer: Answer<()> },
     Relocate { moves: Vec<Move>, answer: Answer<()> },
     Tidy { step: Tidy, answer: Answer<()> },
-}
-
-/// Whom to tell of a settlement. Told once, whatever happens: dropped untold it says that the store has stopped.
-pub(crate) struct Done(Option<DoneFn>);
-pub(crate) type DoneFn = Box<dyn FnOnce(Result<Settled, StoreError>) + Send>;
-
-impl Done {
-    pub(crate) fn new(done: DoneFn) -> Self {
-        Self(Some(done))
-    }
-
-    pub(crate) fn tell(mut self, result: Result<Settled, StoreError>) {
-        if let Some(done) = self.0.take() {
-            done(result);
-        }
-    }
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done(Err(StoreError::Closed));
-        }
-    }
 }
 
 /// A group takes no more operations than this,

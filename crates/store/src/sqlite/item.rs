@@ -1,15 +1,16 @@
 //! One operation of a group on its way through the writer.
 
-use mail::{DeliveryId, Event, MessageId, State};
+use mail::{DeliveryId, Event, MessageId};
 
 use super::Shared;
 use super::compact::Move;
-use super::inbox::{Answer, Done, Op};
-use super::write::{Met, Tidy, Tx, is_told};
+use super::inbox::{Answer, Op};
+use super::write::{Tidy, Tx};
 use crate::content::{ContentRef, Place};
 use crate::error::StoreError;
 use crate::filter::{Action, ChangedDelivery};
-use crate::model::{Admission, Admitted, NewState, Next, PendingRecipient, Settled, Settlement, Waiting};
+use crate::model::{Admission, Admitted, Settled, Settlement};
+use crate::settle::{Done, Met, handed_back, is_told, nonsense};
 
 /// Where the content of a new message has been put.
 #[derive(Clone, Copy, Debug)]
@@ -196,17 +197,6 @@ impl Placement {
     }
 }
 
-/// Why an admission cannot be stored.
-fn nonsense(admission: &Admission) -> Option<String> {
-    if admission.content.message != admission.message.id {
-        return Some(format!(
-            "the content was received for message {}, not for {}",
-            admission.content.message, admission.message.id
-        ));
-    }
-    (admission.deliveries.len() > usize::from(u16::MAX)).then(|| "more than 65535 deliveries".into())
-}
-
 /// After a commit that failed nobody knows how, the row may be there: its file must be, too.
 fn keep_if_unknown(admission: &Admission, error: &StoreError) {
     if let (Place::File(own), StoreError::Failed(_)) = (&admission.content.place, error) {
@@ -226,45 +216,5 @@ fn admitted(admission: Admission, placement: Placement) -> Admitted {
     {
         own.keep();
     }
-    let id = admission.message.id;
-    let message = std::sync::Arc::new(admission.message);
-    let content = admission.content.into_content();
-    let waiting = (0..).zip(admission.deliveries).map(|(index, delivery)| {
-        let (state, due, reason) = match delivery.state {
-            NewState::Active => (State::Active, None, None),
-            NewState::Waiting { due } => (State::Waiting, Some(due), None),
-            NewState::Held { reason } => (State::Held, None, Some(reason)),
-            NewState::Sandboxed => (State::Sandboxed, None, None),
-        };
-        let recipients = delivery.recipients.into_iter();
-        Waiting {
-            id: DeliveryId { message: id, index },
-            queue: delivery.queue,
-            message: message.clone(),
-            content: at,
-            body: Some(content.clone()),
-            recipients: recipients
-                .map(|(number, recipient)| PendingRecipient { number, recipient, last: None })
-                .collect(),
-            attempts: 0,
-            due,
-            crashes: 0,
-            warned: false,
-            state,
-            reason,
-        }
-    });
-    Admitted::New(waiting.collect())
-}
-
-/// A settlement that puts a delivery back untouched, due at once.
-pub(crate) fn put_back(id: DeliveryId, now: mail::Timestamp) -> Settlement {
-    Settlement {
-        delivery: id,
-        recipients: Vec::new(),
-        next: Next::Parked { due: now },
-        warned: false,
-        reports: Vec::new(),
-        events: Vec::new(),
-    }
+    Admitted::New(handed_back(admission, at))
 }

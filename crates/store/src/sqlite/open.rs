@@ -1,6 +1,6 @@
 //! The start: what the last process left is looked at before anything new is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -125,6 +125,9 @@ fn recover(
     )?;
     crashed.extend(paged.into_iter().filter(|(_, _, _, due)| due.is_some()));
     if crash == 1 {
+        if let Some(attempted) = &config.attempted {
+            acquit(conn, attempted, &mut crashed)?;
+        }
         crashed.retain(|(_, _, crashes, _)| *crashes >= config.crashes_max);
         hold_crashers(conn, config.crashes_max, crashed, recovery, told, effects)?;
     }
@@ -143,6 +146,20 @@ fn touched(conn: &Connection, sql: &str, values: (i64, i64)) -> rusqlite::Result
             Ok((id, row.get(2)?, row.get(3)?, row.get(4)?))
         })?
         .collect()
+}
+
+/// Forgets the crashes of what only was in memory.
+fn acquit(
+    conn: &Connection,
+    attempted: &BTreeSet<DeliveryId>,
+    crashed: &mut Vec<Touched>,
+) -> rusqlite::Result<()> {
+    let mut forget = conn.prepare("UPDATE delivery SET crashes = 0 WHERE message = ?1 AND idx = ?2")?;
+    for (id, ..) in crashed.iter().filter(|(id, ..)| !attempted.contains(id)) {
+        forget.execute((codec::id(id.message), id.index))?;
+    }
+    crashed.retain(|(id, ..)| attempted.contains(id));
+    Ok(())
 }
 
 fn hold_crashers(

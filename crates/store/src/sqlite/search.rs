@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::codec;
-use crate::filter::{QueueEntry, QueueFilter};
+use crate::filter::{QueueEntry, QueueFilter, like, pattern, says};
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -210,12 +210,9 @@ fn reason_matches(
     if reason.is_some_and(|reason| reason.to_lowercase().contains(&words)) {
         return Ok(true);
     }
-    Ok(recipients(conn, id)?.iter().any(|(_, _, status)| {
-        codec::status_outcome(status).is_some_and(|o| {
-            o.text.to_lowercase().contains(&words)
-                || format!("{} {}", o.code.unwrap_or(0), o.status).contains(&words)
-        })
-    }))
+    Ok(recipients(conn, id)?
+        .iter()
+        .any(|(_, _, status)| codec::status_outcome(status).is_some_and(|outcome| says(outcome, &words))))
 }
 
 /// All recipients of a delivery.
@@ -234,41 +231,4 @@ fn recipients(
         Ok((row.get(0)?, recipient, codec::status(row.get(3)?, outcome)?))
     })?
     .collect()
-}
-
-/// What a user typed for an address, as a LIKE pattern.
-fn pattern(typed: &str) -> String {
-    let typed = typed.trim();
-    match typed {
-        "<>" => String::new(),
-        _ if typed.contains('*') => like(typed).replace('*', "%"),
-        _ if typed.starts_with('@') => format!("%{}", like(typed)),
-        _ if typed.contains('@') => like(typed),
-        _ => format!("%@{}", like(typed)),
-    }
-}
-
-/// A text with LIKE's own signs made harmless.
-fn like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns() {
-        for (typed, expected) in [
-            ("a@b.example", "a@b.example"),
-            ("*@b.example", "%@b.example"),
-            ("@b.example", "%@b.example"),
-            ("b.example", "%@b.example"),
-            ("<>", ""),
-            ("50%_off@b.example", "50\\%\\_off@b.example"),
-            ("news*@b.example", "news%@b.example"),
-        ] {
-            assert_eq!(pattern(typed), expected);
-        }
-    }
 }

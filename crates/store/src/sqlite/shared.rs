@@ -10,21 +10,22 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::checkpoint::Checkpoint;
-use super::inbox::{Done, Inbox, Op};
-use super::notes::Notes;
+use super::inbox::{Inbox, Op};
 use super::open::{self, CONTENT, DATABASE, Start};
-use super::outbox::Outbox;
 use super::read::{self, Readers};
+use super::schema;
 use super::sums::Effects;
 use super::upkeep::Upkeep;
-use super::{item, schema};
 use crate::config::Config;
 use crate::content::{Content, ContentRef, Segments, make_dir};
 use crate::error::StoreError;
 use crate::health::Health;
 use crate::lock::Lock;
 use crate::model::{Counts, Recovery, Stats, Waiting};
+use crate::notes::Notes;
+use crate::outbox::Outbox;
 use crate::room::Room;
+use crate::settle::{Done, put_back};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -180,7 +181,7 @@ impl Shared {
             active
         };
         for waiting in left {
-            let settlement = Box::new(item::put_back(waiting.id, self.clock.now()));
+            let settlement = Box::new(put_back(waiting.id, self.clock.now()));
             // Closing down: the next start finds them.
             let _ = self.inbox.push(Op::Settle { settlement, done: Done::new(Box::new(drop)) });
         }

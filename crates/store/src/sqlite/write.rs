@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mail::{DeliveryId, Event, EventKind, MessageId, QueueKey, RecipientStatus, State, Timestamp};
+use mail::{DeliveryId, Event, MessageId, QueueKey, RecipientStatus, State, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fresh::Fresh;
@@ -10,7 +10,8 @@ use super::outbox::Pack;
 use super::sums::{Effects, Standing};
 use crate::codec;
 use crate::content::ContentRef;
-use crate::model::{Admission, Dedupe, NewDelivery, NewState, Next, Settlement};
+use crate::model::{Admission, Dedupe, NewDelivery, Next, Settlement};
+use crate::settle::{Met, after, begins, is_told};
 
 /// So many queues are remembered by number; the rest is looked up.
 const QUEUES_MAX: usize = 10_000;
@@ -40,15 +41,6 @@ pub(crate) enum Tidy {
         /// How many.
         pages: u64,
     },
-}
-
-/// What a settlement met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Met {
-    pub(crate) found: bool,
-    pub(crate) state: Option<State>,
-    /// It had been quarantined before, and that was told.
-    pub(crate) was_quarantined: bool,
 }
 
 /// The writer's transaction.
@@ -129,16 +121,6 @@ pub(crate) fn holder(conn: &Connection, dedupe: &Dedupe, now: Timestamp) -> Resu
         .optional()
 }
 
-/// Whether an event of a settlement is told. When an operator has removed the delivery meanwhile, the attempt took place all
-/// the same, but the report does not. Damage is told once.
-pub(crate) fn is_told(event: &Event, met: Met) -> bool {
-    match event.kind {
-        EventKind::Reported { .. } => met.found,
-        EventKind::Damaged { .. } => !met.was_quarantined,
-        _ => true,
-    }
-}
-
 impl Tx<'_> {
     /// Writes the rows of a message whose content is at `at`, on stable storage.
     pub(crate) fn admit(&mut self, admission: &Admission, at: ContentRef) -> Result<()> {
@@ -184,12 +166,7 @@ impl Tx<'_> {
 
     fn deliver(&mut self, message: i64, index: u16, delivery: &NewDelivery) -> Result<()> {
         let queue = self.queues.number(self.conn, &delivery.queue)?;
-        let (state, due, reason) = match &delivery.state {
-            NewState::Active => (State::Active, None, None),
-            NewState::Waiting { due } => (State::Waiting, Some(due.0), None),
-            NewState::Held { reason } => (State::Held, None, Some(reason.as_str())),
-            NewState::Sandboxed => (State::Sandboxed, None, None),
-        };
+        let (state, due, reason) = begins(&delivery.state);
         let only = match delivery.recipients.as_slice() {
             [only] => Some(only),
             _ => None,
@@ -314,15 +291,7 @@ impl Tx<'_> {
         for (n, status) in &settlement.recipients {
             self.set_status(id, *n, status)?;
         }
-        let free = matches!(was, State::Active | State::Waiting);
-        // An operator's hold made while the attempt went on stays.
-        let (state, due, reason) = match next {
-            Next::Deferred { due, .. } | Next::Parked { due } if free => (State::Waiting, Some(due.0), None),
-            Next::Held { reason } if free => (State::Held, None, Some(reason.as_str())),
-            Next::Quarantined { reason } => (State::Quarantined, None, Some(reason.as_str())),
-            Next::Sandboxed if free => (State::Sandboxed, None, None),
-            _ => (was, None, None),
-        };
+        let (state, due, reason) = after(next, was);
         let attempts = if let Next::Deferred { attempts, .. } = next { Some(*attempts) } else { None };
         self.conn
             .prepare_cached(

@@ -18,7 +18,7 @@ use super::item::{Item, Outcome, Placement};
 use super::outbox::Pack;
 use super::sums::Effects;
 use super::write::{Queues, Tx, holder};
-use super::{Shared, schema, schema::fact, sql_error};
+use super::{Shared, notes, schema, schema::fact, sql_error};
 use crate::content::{ContentRef, HEADER, Header, Place, Sealed, SegmentId};
 use crate::error::StoreError;
 
@@ -247,7 +247,7 @@ impl Writer {
         tx.pack.write(tx.conn, tx.seq)?;
         let effects = tx.effects;
         effects.write(&self.conn, &shared.segments)?;
-        let noted = shared.notes.write(&self.conn)?;
+        let noted = notes::write(&shared.notes, &self.conn)?;
         let deleted = shared.outbox.to_delete();
         if let Some(up_to) = deleted {
             self.conn.prepare_cached("DELETE FROM outbox WHERE seq <= ?1")?.execute([up_to.cast_signed()])?;
@@ -318,7 +318,7 @@ impl Writer {
         }
         let clean = || -> rusqlite::Result<()> {
             let tx = self.conn.unchecked_transaction()?;
-            self.shared.notes.write(&tx)?;
+            notes::write(&self.shared.notes, &tx)?;
             schema::set_fact(&tx, fact::LAST_ID, self.shared.ids.next().0.cast_signed())?;
             schema::set_fact(&tx, fact::CLEAN, 1)?;
             tx.commit()

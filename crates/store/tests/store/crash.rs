@@ -133,6 +133,26 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test]
+async fn what_is_known_not_to_have_been_attempted_is_acquitted() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let (culprit, bystander) = (admit_one(&store, b"x").await.id, admit_one(&store, b"y").await.id);
+    // Who was attempted at the first crash isn't known.
+    let (mut store, _) = rig.crash(store);
+    for crashes in 2..=3 {
+        assert_eq!(store.page(&mx("dest.example"), rig.now(), 5).await.unwrap().len(), 2);
+        drop(store);
+        let config = Config { attempted: Some([culprit].into()), ..rig.config() };
+        let (next, recovery) = Store::open(config, rig.clock.clock()).unwrap();
+        store = next;
+        let counted = |loaded: Option<store::Waiting>| loaded.unwrap().crashes;
+        assert_eq!(counted(store.load(culprit).await.unwrap()), crashes);
+        assert_eq!(counted(store.load(bystander).await.unwrap()), 0);
+        assert_eq!(recovery.held, if crashes == 3 { vec![culprit] } else { vec![] });
+    }
+}
+
+#[tokio::test]
 async fn orphans_on_disk_are_dropped_at_the_start() {
     let rig = Rig::new();
     let store = rig.open();
