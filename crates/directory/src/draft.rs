@@ -18,7 +18,7 @@ use crate::touched::Touched;
 /// told in full beside it.
 const NAME_MAX: usize = 500;
 /// How many commits the list of what they touched goes back; who is further behind reads everything.
-const REMEMBERED: i64 = 1000;
+const REMEMBERED: i64 = 10_000;
 
 /// Takes the row that all changes take: whoever has it is the only one to change the directory until the commit. That it
 /// writes matters on PostgreSQL: a transaction that only reads waits for no standby.

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -292,8 +293,8 @@ impl Server {
                     Ok(())
                 }
                 // What is wrong with one of them must not stop the others.
-                Err(CommitError::Refused { message, .. }) if batch.len() > 1 => {
-                    tracing::error!(error = message, "directory: changes are committed one by one");
+                Err(e) if batch.len() > 1 && is_about_one(&e) => {
+                    tracing::error!(error = %e, "directory: changes are committed one by one");
                     single.extend(batch.into_iter().rev().map(|change| vec![change]));
                     continue;
                 }
@@ -316,17 +317,31 @@ impl Server {
         batch: Vec<Box<dyn Change>>,
     ) -> (Vec<Box<dyn Change>>, Result<Tried, CommitError>) {
         let name = BASE64.encode(random::<12>());
-        let batch = Mutex::new(batch);
+        let asked = Batch { name, changes: Mutex::new(batch), tries: AtomicU32::new(0) };
         let before = self.published.load_full();
         let result = self
             .pool
             .commit_idempotent(|tx| {
-                let (batch, name, before) = (&batch, name.as_str(), Snapshot::clone(&before));
-                async move { attempt(&tx, batch, name, before, self.clock.now()).await }
+                let (asked, before) = (&asked, Snapshot::clone(&before));
+                async move { attempt(&tx, asked, before, self.clock.now()).await }
             })
             .await;
-        (batch.into_inner(), result)
+        (asked.changes.into_inner(), result)
     }
+}
+
+/// Whether it may be the fault of one change among several.
+fn is_about_one(error: &CommitError) -> bool {
+    matches!(error, CommitError::Refused { .. } | CommitError::NotCommitted(PgError::Bug(_)))
+}
+
+/// Changes that are committed together.
+struct Batch {
+    /// By which the commit is known again.
+    name: String,
+    changes: Mutex<Vec<Box<dyn Change>>>,
+    /// How often it has been tried.
+    tries: AtomicU32,
 }
 
 /// Waits until another node says that it has changed something, or may have.
@@ -337,19 +352,13 @@ async fn changed(hints: &mut Listener) {
 }
 
 /// One try to commit, in a transaction: of the state as it is when nobody else can change it.
-async fn attempt(
-    tx: &Tx,
-    batch: &Mutex<Vec<Box<dyn Change>>>,
-    name: &str,
-    mut state: Snapshot,
-    now: Timestamp,
-) -> Result<Tried, PgError> {
+async fn attempt(tx: &Tx, batch: &Batch, mut state: Snapshot, now: Timestamp) -> Result<Tried, PgError> {
     let row = tx.query_one(TAKE_TURN, &[]).await?;
     let turn = Turn::read(&Row::Postgres(&row)).map_err(|bad| PgError::Damaged(bad.0))?;
+    let is_first = batch.tries.fetch_add(1, Ordering::Relaxed) == 0;
     if state.version != turn.version {
-        follow(tx, &mut state, turn.version.clone()).await.map_err(PgError::from)?;
-        let ours = query(tx, "SELECT version FROM directory_change WHERE batch = $1", &values![name]).await?;
-        if !ours.is_empty() {
+        follow(tx, &mut state, turn.version.clone()).await?;
+        if !is_first && is_committed(tx, &batch.name).await? {
             // An earlier try was committed although nobody could tell. This one has changed nothing but the turn, and
             // its commit waits for the standbys, and so for the earlier one.
             return Ok(Tried::Done(state));
@@ -357,8 +366,8 @@ async fn attempt(
     }
     let finished = {
         let mut draft = Draft::new(state.clone(), turn, now);
-        batch.lock().iter_mut().for_each(|change| change.run(&mut draft));
-        draft.finish(name)
+        batch.changes.lock().iter_mut().for_each(|change| change.run(&mut draft));
+        draft.finish(&batch.name)
     };
     let Some((next, writes)) = finished else {
         tx.abandon();
@@ -369,4 +378,9 @@ async fn attempt(
     }
     tx.query("SELECT pg_notify($1, '')", &[&CHANNEL]).await?;
     Ok(Tried::Done(next))
+}
+
+async fn is_committed(session: &Session, name: &str) -> Result<bool, PgError> {
+    let sql = "SELECT version FROM directory_change WHERE batch = $1";
+    Ok(!query(session, sql, &values![name]).await?.is_empty())
 }

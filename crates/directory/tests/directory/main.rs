@@ -1,6 +1,8 @@
 //! The directory as its users see it: a file on disk, changes by many at once, logins.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod nodes;
+mod place;
 mod rules;
 mod stops;
 
@@ -12,6 +14,8 @@ use directory::{
     Source,
 };
 use mail::{Address, Clock, Destination, OrgId};
+
+use place::{Place, on_both};
 
 type By = String;
 
@@ -62,10 +66,21 @@ async fn works(directory: &Directory, login: &str, password: &str) -> bool {
     matches!(directory.authenticate(login, password).await, Authentication::Ok(_))
 }
 
-#[tokio::test]
-async fn what_was_changed_is_there_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+/// What a snapshot holds, but for rules and suppressions.
+fn shown(state: &directory::Snapshot) -> serde_json::Value {
+    serde_json::to_value((
+        state.orgs().map(|o| serde_json::to_value(&**o).unwrap()).collect::<Vec<_>>(),
+        state.credentials().map(|c| serde_json::to_value(&**c).unwrap()).collect::<Vec<_>>(),
+        state.domains().map(|d| serde_json::to_value(&**d).unwrap()).collect::<Vec<_>>(),
+        state.keys().map(|k| serde_json::to_value(&**k).unwrap()).collect::<Vec<_>>(),
+        state.routes().map(|r| serde_json::to_value(&**r).unwrap()).collect::<Vec<_>>(),
+        state.smarthosts().map(|s| serde_json::to_value(&**s).unwrap()).collect::<Vec<_>>(),
+    ))
+    .unwrap()
+}
+
+async fn what_was_changed_is_there_after_a_restart(place: Place) {
+    let directory = place.open().await;
     let acme = directory.add_org("Acme", false, &by()).await.unwrap();
     directory.add_domain("Acme.Example", "acme", &by()).await.unwrap();
     let new = NewCredential {
@@ -90,20 +105,9 @@ async fn what_was_changed_is_there_after_a_restart() {
     directory.close().await;
     assert!(matches!(directory.add_org("late", true, &by()).await, Err(DirectoryError::Closed)));
 
-    let directory = open(&dir);
+    let directory = place.open().await;
     let after = directory.snapshot();
-    let json = |state: &directory::Snapshot| {
-        serde_json::to_value((
-            state.orgs().map(|o| serde_json::to_value(&**o).unwrap()).collect::<Vec<_>>(),
-            state.credentials().map(|c| serde_json::to_value(&**c).unwrap()).collect::<Vec<_>>(),
-            state.domains().map(|d| serde_json::to_value(&**d).unwrap()).collect::<Vec<_>>(),
-            state.keys().map(|k| serde_json::to_value(&**k).unwrap()).collect::<Vec<_>>(),
-            state.routes().map(|r| serde_json::to_value(&**r).unwrap()).collect::<Vec<_>>(),
-            state.smarthosts().map(|s| serde_json::to_value(&**s).unwrap()).collect::<Vec<_>>(),
-        ))
-        .unwrap()
-    };
-    assert_eq!(json(&before), json(&after));
+    assert_eq!(shown(&before), shown(&after));
     assert_eq!(after.credential("sHOP").unwrap().org, acme.id);
     assert_eq!(after.smarthost("upstream").unwrap().password.as_ref().unwrap().expose(), "upstream-secret");
     assert!(works(&directory, "shop", password.expose()).await);
@@ -132,11 +136,9 @@ async fn a_fresh_directory_has_the_default_organisation_and_is_private() {
     }
 }
 
-#[tokio::test]
-async fn refusals_name_the_asker() {
+async fn refusals_name_the_asker(place: Place) {
     use DirectoryError::{Exists, InUse, Invalid, NotFound};
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+    let directory = place.open().await;
     let (d, me) = (&directory, &by());
     d.add_org("acme", true, me).await.unwrap();
     d.add_credential(credential("Shop", "acme", Password::Make), me).await.unwrap();
@@ -188,10 +190,8 @@ async fn refusals_name_the_asker() {
     assert_eq!(d.audit(AuditQuery::default()).await.unwrap().len(), 3);
 }
 
-#[tokio::test]
-async fn logins() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+async fn logins(place: Place) {
+    let directory = place.open().await;
     let (d, me) = (&directory, &by());
     let (_, made) = d.add_credential(credential("made", "default", Password::Make), me).await.unwrap();
     let made = made.unwrap();
@@ -278,10 +278,8 @@ fn cpu_ns() -> u64 {
     tasks.map(|task| spent(task.unwrap())).sum()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+async fn many_at_once(place: Place) {
+    let directory = place.open().await;
     // The same login from many at once: one wins. Different ones: all do.
     let tasks: Vec<_> = (0..100)
         .map(|n| {
@@ -299,13 +297,11 @@ async fn many_at_once() {
     assert_eq!(won, 51);
     assert_eq!(directory.snapshot().credentials().count(), 51);
     directory.close().await;
-    assert_eq!(open(&dir).snapshot().credentials().count(), 51);
+    assert_eq!(place.open().await.snapshot().credentials().count(), 51);
 }
 
-#[tokio::test]
-async fn routes_are_asked_in_their_order_and_those_of_the_config_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+async fn routes_are_asked_in_their_order_and_those_of_the_config_first(place: Place) {
+    let directory = place.open().await;
     let (d, me) = (&directory, &by());
     let to = |sender: &str, recipient: &str| {
         let sender = (!sender.is_empty()).then(|| Address::parse(sender).unwrap());
@@ -363,10 +359,8 @@ async fn routes_are_asked_in_their_order_and_those_of_the_config_first() {
     );
 }
 
-#[tokio::test]
-async fn every_change_is_on_record_without_its_secrets() {
-    let dir = tempfile::tempdir().unwrap();
-    let directory = open(&dir);
+async fn every_change_is_on_record_without_its_secrets(place: Place) {
+    let directory = place.open().await;
     let (d, me) = (&directory, &by());
     let (_, made) = d.add_credential(credential("shop", "default", Password::Make), me).await.unwrap();
     let change = CredentialChange { password: Some(chosen("my chosen secret", true)), ..Default::default() };
@@ -409,10 +403,46 @@ async fn every_change_is_on_record_without_its_secrets() {
     }
     // Nor is a password or key itself on disk.
     d.close().await;
-    let file = std::fs::read(dir.path().join("directory.db")).unwrap();
-    let has = |needle: &str| file.windows(needle.len()).any(|w| w == needle.as_bytes());
+    let kept = place.contents();
+    let has = |needle: &str| kept.windows(needle.len()).any(|w| w == needle.as_bytes());
     assert!(!has("my chosen secret") && !has(key.expose()));
     assert!(has("upstream-secret"), "it has to be sent to the smart host");
+}
+
+async fn what_cannot_be_kept_is_refused(place: Place) {
+    let d = place.open().await;
+    let host = SmartHost { username: Some("us\0er".into()), ..smarthost("up") };
+    let refused = d.put_smarthost(host, false, &by()).await;
+    assert!(matches!(refused, Err(DirectoryError::Invalid(_))), "{refused:?}");
+    // A name of any length has a place in the log of changes, and what is beside it is kept whole.
+    let name = "é".repeat(100_000);
+    d.record(&by(), "hold", ("queue", name.clone()), serde_json::json!({ "filter": name })).await.unwrap();
+    let record = d.audit(AuditQuery::default()).await.unwrap();
+    assert_eq!(record.len(), 1);
+    assert_eq!(record[0].after.as_ref().unwrap()["filter"], name);
+    assert!(record[0].name.chars().count() == 500 && name.starts_with(&record[0].name));
+}
+
+#[tokio::test]
+async fn a_file_of_an_older_version_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = rusqlite::Connection::open(dir.path().join("directory.db")).unwrap();
+    db.execute_batch(include_str!("../../src/migrations/0001.sql")).unwrap();
+    db.execute_batch(include_str!("../../src/migrations/0002.sql")).unwrap();
+    db.execute_batch(
+        "CREATE TABLE schema_version (version BIGINT NOT NULL);
+         INSERT INTO schema_version (version) VALUES (2);
+         INSERT INTO org (id, name, trusted, state, created) VALUES (1, 'default', 1, 'active', 0);
+         INSERT INTO org (id, name, trusted, state, created) VALUES (7, 'acme', 0, 'active', 0);
+         UPDATE counter SET value = 7;
+         INSERT INTO audit (id, at, actor, action, what, name) VALUES (41, 0, 'x', 'add', 'organisation', 'acme');",
+    )
+    .unwrap();
+    drop(db);
+    let d = open(&dir);
+    assert_eq!(d.snapshot().org_named("acme").unwrap().id, OrgId(7));
+    assert_eq!(d.add_org("next", true, &by()).await.unwrap().id, OrgId(8));
+    assert_eq!(d.audit(AuditQuery::default()).await.unwrap()[0].id, 42);
 }
 
 #[tokio::test]
@@ -443,4 +473,14 @@ async fn a_newer_or_damaged_file_is_refused() {
 
     std::fs::write(&path, &good).unwrap();
     assert!(Arc::new(open(&dir)).snapshot().credential("shop").is_some());
+}
+
+on_both! {
+    what_was_changed_is_there_after_a_restart,
+    refusals_name_the_asker,
+    logins,
+    many_at_once,
+    routes_are_asked_in_their_order_and_those_of_the_config_first,
+    every_change_is_on_record_without_its_secrets,
+    what_cannot_be_kept_is_refused,
 }

@@ -7,7 +7,8 @@ use directory::rule::{
 use directory::{AuditQuery, Directory, DirectoryError, OrgChange, Source};
 use mail::{Destination, OrgId, Stream};
 
-use crate::{by, open};
+use crate::by;
+use crate::place::{Place, on_both};
 
 fn source(ipv4: &str) -> Outgoing {
     Outgoing { ipv4: Some(ipv4.parse().unwrap()), ..Outgoing::default() }
@@ -35,10 +36,8 @@ async fn listed<R: Rule>(d: &Directory, rule: R, before: Option<&str>) -> Result
     Ok(entry.id.to_string())
 }
 
-#[tokio::test]
-async fn rules_of_every_kind_are_there_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn rules_of_every_kind_are_there_after_a_restart(place: Place) {
+    let d = place.open().await;
     let proxy: directory::rule::Proxy = "socks5://me:hunter2@127.0.0.1:1080".parse().unwrap();
     let fast = Outgoing { proxy: Some(proxy), ..source("192.0.2.1") };
     named(&d, "fast", fast).await.unwrap();
@@ -64,7 +63,7 @@ async fn rules_of_every_kind_are_there_after_a_restart() {
     let before = d.snapshot();
     d.close().await;
 
-    let d = open(&dir);
+    let d = place.open().await;
     let after = d.snapshot();
     fn same<R: Rule>(a: &directory::Snapshot, b: &directory::Snapshot) {
         let (a, b): (Vec<_>, Vec<_>) = (a.rules::<R>().collect(), b.rules::<R>().collect());
@@ -92,10 +91,8 @@ async fn rules_of_every_kind_are_there_after_a_restart() {
     assert_eq!(set.rule.proxy_password.as_ref().unwrap().expose(), "hunter2");
 }
 
-#[tokio::test]
-async fn what_is_wrong_is_refused_and_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn what_is_wrong_is_refused_and_changes_nothing(place: Place) {
+    let d = place.open().await;
     let invalid =
         |r: Result<(), DirectoryError>| assert!(matches!(r, Err(DirectoryError::Invalid(_))), "{r:?}");
     let missing =
@@ -142,10 +139,8 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
     d.remove_rule::<Outgoing>("fast", &by()).await.unwrap();
 }
 
-#[tokio::test]
-async fn an_organisation_that_rules_name_keeps_its_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn an_organisation_that_rules_name_keeps_its_name(place: Place) {
+    let d = place.open().await;
     d.add_org("acme", false, &by()).await.unwrap();
     let id = listed(&d, egress(&["Acme"], &[], &[], "default"), None).await.unwrap();
     let rename = OrgChange { name: Some("apex".into()), ..OrgChange::default() };
@@ -155,10 +150,8 @@ async fn an_organisation_that_rules_name_keeps_its_name() {
     d.set_org("acme", rename, &by()).await.unwrap();
 }
 
-#[tokio::test]
-async fn the_first_egress_rule_counts_then_the_organisations_pool() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn the_first_egress_rule_counts_then_the_organisations_pool(place: Place) {
+    let d = place.open().await;
     let acme = d.add_org("acme", false, &by()).await.unwrap().id;
     for name in ["a", "b", "c"] {
         named(&d, name, source(&format!("192.0.2.{}", name.as_bytes()[0]))).await.unwrap();
@@ -193,4 +186,11 @@ async fn the_first_egress_rule_counts_then_the_organisations_pool() {
     assert!(matches!(refused, Err(DirectoryError::ReadOnly { .. })), "{refused:?}");
     let refused = d.set_rule("of-file", source("192.0.2.8"), &by()).await;
     assert!(matches!(refused, Err(DirectoryError::ReadOnly { .. })), "{refused:?}");
+}
+
+on_both! {
+    rules_of_every_kind_are_there_after_a_restart,
+    what_is_wrong_is_refused_and_changes_nothing,
+    an_organisation_that_rules_name_keeps_its_name,
+    the_first_egress_rule_counts_then_the_organisations_pool,
 }

@@ -8,7 +8,8 @@ use directory::{
 };
 use mail::{Address, BounceClass, OrgId, Stream, Timestamp};
 
-use crate::{by, credential, open};
+use crate::place::{Place, on_both};
+use crate::{by, credential};
 
 fn suppression(org: &str, address: &str) -> NewSuppression {
     NewSuppression {
@@ -20,10 +21,8 @@ fn suppression(org: &str, address: &str) -> NewSuppression {
     }
 }
 
-#[tokio::test]
-async fn an_address_is_suppressed_for_one_organisation_whatever_the_case() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn an_address_is_suppressed_for_one_organisation_whatever_the_case(place: Place) {
+    let d = place.open().await;
     let acme = d.add_org("acme", false, &by()).await.unwrap().id;
     let (it, is_new) = d.suppress(suppression("acme", "Bob@Example.COM"), &by()).await.unwrap();
     assert!(is_new);
@@ -35,7 +34,7 @@ async fn an_address_is_suppressed_for_one_organisation_whatever_the_case() {
     assert!(d.snapshot().suppressed(OrgId::DEFAULT, &bob).is_none());
     assert!(matches!(d.remove_org("acme", &by()).await, Err(DirectoryError::InUse(_))));
     d.close().await;
-    let d = open(&dir);
+    let d = place.open().await;
     assert_eq!(d.snapshot().suppressed(acme, &bob), Some(&it), "also after a restart");
     d.unsuppress("acme", &bob, &by()).await.unwrap();
     assert!(d.snapshot().suppressed(acme, &bob).is_none());
@@ -45,10 +44,8 @@ async fn an_address_is_suppressed_for_one_organisation_whatever_the_case() {
     assert_eq!(record.iter().map(|e| e.action.as_str()).collect::<Vec<_>>(), ["remove", "add"]);
 }
 
-#[tokio::test]
-async fn many_suppressions_are_listed_by_page() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn many_suppressions_are_listed_by_page(place: Place) {
+    let d = place.open().await;
     d.add_org("acme", false, &by()).await.unwrap();
     for n in 0..60 {
         let org = if n % 3 == 0 { "acme" } else { "default" };
@@ -74,10 +71,8 @@ async fn many_suppressions_are_listed_by_page() {
     assert_eq!(d.suppressions(query).await.unwrap().len(), 10);
 }
 
-#[tokio::test]
-async fn suspensions_are_kept_until_they_are_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn suspensions_are_kept_until_they_are_over(place: Place) {
+    let d = place.open().await;
     let suspension = Suspension {
         site: Some("gmail".into()),
         stream: Some(Stream::Bulk),
@@ -89,7 +84,7 @@ async fn suspensions_are_kept_until_they_are_over() {
     };
     let entry = d.add_rule(None, suspension.clone(), None, &by()).await.unwrap();
     d.close().await;
-    let d = open(&dir);
+    let d = place.open().await;
     let kept = d.snapshot().rule::<Suspension>(&entry.id).cloned().unwrap();
     assert_eq!(kept.rule, suspension);
     assert_eq!(kept.rule.scope(), "stream bulk, site gmail");
@@ -103,26 +98,22 @@ async fn suspensions_are_kept_until_they_are_over() {
     assert_eq!(d.snapshot().rules::<Suspension>().count(), 0);
 }
 
-#[tokio::test]
-async fn a_logins_stream_is_kept_and_changed() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn a_logins_stream_is_kept_and_changed(place: Place) {
+    let d = place.open().await;
     let new =
         directory::NewCredential { stream: Stream::Bulk, ..credential("news", "default", Password::Make) };
     let (made, _) = d.add_credential(new, &by()).await.unwrap();
     assert_eq!(made.stream, Stream::Bulk);
     d.close().await;
-    let d = open(&dir);
+    let d = place.open().await;
     assert_eq!(d.snapshot().credential("news").unwrap().stream, Stream::Bulk);
     let change = CredentialChange { stream: Some(Stream::Transactional), ..CredentialChange::default() };
     let (set, _) = d.set_credential("news", change, &by()).await.unwrap();
     assert_eq!(set.stream, Stream::Transactional);
 }
 
-#[tokio::test]
-async fn what_was_done_to_the_queue_is_on_record_and_found() {
-    let dir = tempfile::tempdir().unwrap();
-    let d = open(&dir);
+async fn what_was_done_to_the_queue_is_on_record_and_found(place: Place) {
+    let d = place.open().await;
     let detail = serde_json::json!({ "changed": 3 });
     d.record(&"ann (uid 7)".to_owned(), "hold", ("queue", "org acme".into()), detail).await.unwrap();
     d.add_org("acme", false, &by()).await.unwrap();
@@ -135,4 +126,12 @@ async fn what_was_done_to_the_queue_is_on_record_and_found() {
     let soon = Timestamp(entry.at.millis() + 3_600_000);
     assert_eq!(count(AuditQuery { since: Some(soon), ..AuditQuery::default() }).await, 0);
     assert_eq!(count(AuditQuery { since: Some(entry.at), ..AuditQuery::default() }).await, 2);
+}
+
+on_both! {
+    an_address_is_suppressed_for_one_organisation_whatever_the_case,
+    many_suppressions_are_listed_by_page,
+    suspensions_are_kept_until_they_are_over,
+    a_logins_stream_is_kept_and_changed,
+    what_was_done_to_the_queue_is_on_record_and_found,
 }
