@@ -152,15 +152,16 @@ async fn open_by(
     let remote = Remote { name: attempt.host.host.to_string(), address: Some(address) };
     let local = stream.local_addr().ok().map(|at| at.ip());
     let peer = Peer { remote, local, policy, attempt, wanted };
+    let mut helo = None;
     let opened = async {
         if attempt.target.is_implicit_tls() {
             stream = peer.handshake(stream).await?;
             record.note(&describe(&stream));
         }
-        peer.converse(stream, record).await
+        peer.converse(stream, record, &mut helo).await
     };
     let opened = opened.await;
-    peer.observe(&opened);
+    peer.observe(&opened, helo.as_deref());
     let found = match &opened {
         Ok(_) => Found::Works,
         Err(error) if error.is_of_the_address() => Found::Dead,
@@ -240,7 +241,7 @@ pub(crate) async fn open_socket(
     let attempt =
         Try { host: &host, addresses: &[], requirement: &requirement, target, login: None, source: &source };
     let peer = Peer { remote, local: None, policy: TlsPolicy::Never, attempt: &attempt, wanted };
-    let mut opened = peer.converse(Stream::Unix(stream), record).await;
+    let mut opened = peer.converse(Stream::Unix(stream), record, &mut None).await;
     if let Ok(connection) = &mut opened {
         connection.host = None;
     }
@@ -259,7 +260,13 @@ struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    async fn converse(&self, stream: Stream, record: &mut Transcript) -> Result<Connection, ConnectError> {
+    /// Comes to the point where mail can be sent. `helo` gets what the peer calls itself, also when it comes to nothing.
+    async fn converse(
+        &self,
+        stream: Stream,
+        record: &mut Transcript,
+        helo: &mut Option<String>,
+    ) -> Result<Connection, ConnectError> {
         let Self { attempt, wanted, .. } = self;
         let config = OpeningConfig {
             hostname: attempt.source.hello(wanted.settings),
@@ -270,7 +277,11 @@ impl Peer<'_> {
             login: attempt.login.clone(),
         };
         let mut opening = Opening::new(config, std::mem::take(record));
-        let mut wire = match self.drive(&mut opening, Wire::new(stream)).await {
+        let driven = self.drive(&mut opening, Wire::new(stream)).await;
+        if self.policy != TlsPolicy::Never {
+            *helo = opening.peer_name().map(str::to_owned);
+        }
+        let mut wire = match driven {
             Ok(wire) => wire,
             Err(error) => {
                 *record = opening.into_transcript();
@@ -352,7 +363,7 @@ impl Peer<'_> {
     }
 
     /// Counts what became of TLS on this connection, for TLS reports.
-    fn observe(&self, opened: &Result<Connection, ConnectError>) {
+    fn observe(&self, opened: &Result<Connection, ConnectError>, helo: Option<&str>) {
         if self.policy == TlsPolicy::Never {
             // It was not asked for, or what became of it is counted already.
             return;
@@ -366,7 +377,7 @@ impl Peer<'_> {
         let session = security::Session {
             sending_ip: self.local,
             host: &self.remote.name,
-            helo: None,
+            helo,
             receiving_ip: self.remote.address.map(|at| at.ip()),
         };
         let Settings { tls, tls_rules, .. } = &**self.wanted.settings;

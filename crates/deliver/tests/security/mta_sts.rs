@@ -1,6 +1,6 @@
 //! MTA-STS: mode, mail exchanger, certificate and STARTTLS in all combinations.
 
-use deliver::{PolicyType, ResultType};
+use deliver::{FailureDetail, PolicyType, ResultType};
 
 use crate::peer::{Behaviour, Peer};
 use crate::rig::{outcomes, text};
@@ -88,6 +88,12 @@ async fn every_combination() {
             };
             let details: Vec<ResultType> = result.details.iter().map(|d| d.failure.result).collect();
             assert_eq!(details, failure.into_iter().collect::<Vec<_>>(), "{case}");
+            // Who did not answer because nobody asked has no name.
+            let connected = (mode, named) != ("enforce", false);
+            for FailureDetail { failure, .. } in &result.details {
+                let helo = connected.then_some("peer.test");
+                assert_eq!(failure.receiving_helo.as_deref(), helo, "{case}");
+            }
             assert_eq!(
                 (result.successes, result.failures),
                 (u64::from(failure.is_none()), u64::from(failure.is_some()))

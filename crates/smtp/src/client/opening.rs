@@ -12,6 +12,8 @@ use crate::sasl::{self, ChannelBinding, Mechanism, Password};
 
 /// Longest line with an initial response; what is longer is sent after the 334.
 const INITIAL_MAX: usize = 500;
+/// Longest domain (RFC 5321 section 4.5.3.1.2).
+const NAME_MAX: usize = 255;
 /// Most questions in one AUTH exchange.
 const QUESTIONS_MAX: u8 = 6;
 
@@ -114,6 +116,8 @@ pub struct Opening {
     capabilities: Capabilities,
     transcript: Transcript,
     replies: u32,
+    /// What the peer calls itself.
+    name: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -150,6 +154,7 @@ impl Opening {
             capabilities: Capabilities::default(),
             transcript,
             replies: 0,
+            name: None,
         }
     }
 
@@ -166,6 +171,12 @@ impl Opening {
     /// What the peer offers, once it said so.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What the peer calls itself: in its answer to EHLO or HELO, else in its greeting (RFC 5321 section 4.2). Nothing
+    /// vouches for it.
+    pub fn peer_name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// How many replies came so far.
@@ -223,10 +234,14 @@ impl Opening {
 
     fn reply(&mut self, reply: Reply) -> Result<(), OpenFailure> {
         match std::mem::replace(&mut self.state, State::Ready) {
-            State::Greeting if reply.code == 220 => self.hello(),
+            State::Greeting if reply.code == 220 => {
+                self.name = name_in(&reply);
+                self.hello();
+            }
             State::Greeting => return refused("greeting", reply),
             State::Ehlo if reply.is_success() => {
                 self.capabilities = Capabilities::parse(&reply);
+                self.name = name_in(&reply).or(self.name.take());
                 return self.after_hello();
             }
             State::Ehlo if reply.code / 100 == 5 && !self.config.lmtp => {
@@ -237,7 +252,10 @@ impl Opening {
             State::Ehlo => {
                 return refused(if self.config.lmtp { "answer to LHLO" } else { "answer to EHLO" }, reply);
             }
-            State::Helo if reply.is_success() => return self.after_hello(),
+            State::Helo if reply.is_success() => {
+                self.name = name_in(&reply).or(self.name.take());
+                return self.after_hello();
+            }
             State::Helo => return refused("answer to HELO", reply),
             State::StartTls if reply.code == 220 => self.state = State::Handshake,
             State::StartTls if self.config.tls == TlsPolicy::Required || reply.code == 421 => {
@@ -382,6 +400,14 @@ impl Opening {
         }
         self.transcript.sent(format!("{head}********").as_bytes());
     }
+}
+
+/// The domain or address literal that a greeting or the answer to EHLO begins with.
+fn name_in(reply: &Reply) -> Option<Box<str>> {
+    let word = reply.text.split_ascii_whitespace().next()?;
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b);
+    let is_name = word.len() <= NAME_MAX && word.contains(['.', ':']) && word.bytes().all(fits);
+    is_name.then(|| word.into())
 }
 
 const CLEAR: &str = "the connection has no TLS, and a password is not sent in the clear";

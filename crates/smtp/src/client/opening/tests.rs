@@ -40,6 +40,30 @@ fn ehlo_and_ready() {
 }
 
 #[test]
+fn the_peer_is_called_what_it_calls_itself() {
+    for (greeting, ehlo, name) in [
+        ("220 mx.example ESMTP\r\n", "250-inner.example hello\r\n250 8BITMIME\r\n", Some("inner.example")),
+        ("220 mx.example ESMTP\r\n", "250 Hello\r\n", Some("mx.example")),
+        ("220-[192.0.2.1]\r\n220 hi\r\n", "250 ok\r\n", Some("[192.0.2.1]")),
+        ("220 welcome, friend\r\n", "250 <script>.example\r\n", None),
+        ("220 x\r\n", "250 x\r\n", None),
+    ] {
+        let mut opening = opening(TlsPolicy::Never, None);
+        assert_eq!(play(&mut opening, &[(greeting, EHLO), (ehlo, "")]), Ok(OpenStep::Ready));
+        assert_eq!(opening.peer_name(), name, "{greeting}{ehlo}");
+    }
+    // What was said before TLS is forgotten, but for what it called itself until it says so again.
+    let mut opening = opening(TlsPolicy::Required, None);
+    let before = [
+        ("220 mx.example\r\n", EHLO),
+        ("250-mx.example\r\n250 STARTTLS\r\n", "STARTTLS\r\n"),
+        ("220 go\r\n", ""),
+    ];
+    assert_eq!(play(&mut opening, &before), Ok(OpenStep::StartTls));
+    assert_eq!(opening.peer_name(), Some("mx.example"));
+}
+
+#[test]
 fn lmtp_says_lhlo_and_never_helo() {
     let mut opening = opening(TlsPolicy::Never, None);
     opening.config.lmtp = true;
