@@ -49,6 +49,14 @@ fn name_of(directory: &Directory, id: OrgId) -> String {
     directory.snapshot().org(id).map_or_else(|| id.0.to_string(), |org| org.name.to_string())
 }
 
+/// Names the organisation where a record has its number.
+fn with_org(directory: &Directory, mut it: serde_json::Value) -> serde_json::Value {
+    if let Some(id) = it.get("org").and_then(serde_json::Value::as_i64) {
+        it["org"] = name_of(directory, OrgId(id)).into();
+    }
+    it
+}
+
 /// The number of the organisation with this name.
 pub(crate) fn org_id<C: Control>(control: &C, name: &str) -> Result<OrgId, Problem> {
     let snapshot = control.directory().snapshot();
@@ -351,8 +359,8 @@ async fn audit<C: Control>(
         action: e.action,
         what: e.what,
         name: e.name,
-        before: e.before,
-        after: e.after,
+        before: e.before.map(|it| with_org(control.directory(), it)),
+        after: e.after.map(|it| with_org(control.directory(), it)),
     });
     Ok(axum::Json(Page { items: items.collect(), next }))
 }

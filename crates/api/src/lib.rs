@@ -13,6 +13,7 @@ mod operate;
 mod problem;
 mod public;
 mod queue;
+mod reach;
 mod router;
 mod routing;
 mod rules;

@@ -146,6 +146,7 @@ fn view_login(login: &directory::HostLogin) -> HostLoginView {
         senders: texts(&login.senders),
         domains: texts(&login.domains),
         username: login.username.clone(),
+        token_url: login.oauth.as_ref().map(|oauth| oauth.token_url.clone()),
     }
 }
 
@@ -212,7 +213,8 @@ fn check_logins(new: &SmartHostNew) -> Result<(), Problem> {
     let bad = |text: &String| text.len() > 8000 || text.chars().any(char::is_control);
     let own = [&new.username, &new.password].into_iter().flatten();
     let others = new.logins.iter().flat_map(|l| std::iter::once(&l.username).chain(&l.password));
-    let of_oauth = new.oauth.iter().flat_map(|o| {
+    let of_logins = new.logins.iter().filter_map(|login| login.oauth.as_ref());
+    let of_oauth = new.oauth.iter().chain(of_logins).flat_map(|o| {
         [&o.token_url, &o.client_id, &o.scope].into_iter().chain(&o.client_secret).chain(&o.refresh_token)
     });
     if own.chain(others).chain(of_oauth).any(bad) {
@@ -229,14 +231,6 @@ fn more(new: &SmartHostNew) -> Result<SmartHostMore, Problem> {
         }
         path => Ok(path),
     };
-    let login = |login: &HostLoginNew| {
-        Ok::<_, Problem>(HostLogin {
-            senders: patterns(&login.senders)?,
-            domains: patterns(&login.domains)?,
-            username: login.username.clone(),
-            password: login.password.clone().map(Secret::new),
-        })
-    };
     let oauth = |oauth: &OAuthNew| {
         Ok::<_, Problem>(HostOAuth {
             token_url: oauth.token_url.clone(),
@@ -245,6 +239,15 @@ fn more(new: &SmartHostNew) -> Result<SmartHostMore, Problem> {
             refresh_token: oauth.refresh_token.clone().map(Secret::new),
             refresh_token_file: path(&oauth.refresh_token_file)?,
             scope: oauth.scope.clone(),
+        })
+    };
+    let login = |login: &HostLoginNew| {
+        Ok::<_, Problem>(HostLogin {
+            senders: patterns(&login.senders)?,
+            domains: patterns(&login.domains)?,
+            username: login.username.clone(),
+            password: login.password.clone().map(Secret::new),
+            oauth: login.oauth.as_ref().map(oauth).transpose()?,
         })
     };
     Ok(SmartHostMore {

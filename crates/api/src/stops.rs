@@ -15,9 +15,10 @@ use crate::control::Control;
 use crate::extract::{Actor, Json, Name, Query};
 use crate::problem::Problem;
 use crate::types::{
-    LIMIT_DEFAULT, LIMIT_MAX, Page, Paging, Suppression, SuppressionNew, SuppressionsQuery, SuspensionNew,
+    LIMIT_DEFAULT, LIMIT_MAX, Page, Paging, ResumeQuery, ResumeReach, Suppression, SuppressionNew,
+    SuppressionsQuery, Suspended, SuspensionNew, SuspensionReach,
 };
-use crate::view;
+use crate::{reach, view};
 
 /// Who lifts what is over.
 const OURSELVES: &str = "posthouse";
@@ -25,6 +26,7 @@ const OURSELVES: &str = "posthouse";
 pub(crate) fn routes<C: Control>() -> Router<C> {
     Router::new()
         .route("/api/suspensions", get(suspensions::<C>).post(suspend::<C>))
+        .route("/api/suspensions/reach", get(resume_reach::<C>))
         .route("/api/suspensions/{id}", delete(resume::<C>))
         .route("/api/suppressions", get(suppressions::<C>).post(suppress::<C>))
         .route("/api/suppressions/{address}", get(suppression::<C>).delete(unsuppress::<C>))
@@ -44,11 +46,31 @@ async fn suspend<C: Control>(
     State(control): State<C>,
     Actor(by): Actor,
     Json(new): Json<SuspensionNew>,
-) -> Result<(StatusCode, axum::Json<Entry<Suspension>>), Problem> {
+) -> Result<(StatusCode, axum::Json<Suspended>), Problem> {
     let now = control.clock().now();
+    let dry_run = new.dry_run;
+    let suspension = wanted(new, &by, now)?;
+    if dry_run {
+        control.directory().check_rule(&suspension)?;
+        let reach = SuspensionReach { dry_run, ..reach::of(&control, &suspension).await? };
+        return Ok((StatusCode::OK, axum::Json(Suspended { suspension: None, reach: Some(reach) })));
+    }
+    for over in control.directory().snapshot().rules::<Suspension>().filter(|e| e.rule.is_over(now)) {
+        control.directory().remove_rule::<Suspension>(&over.id, &OURSELVES.to_owned()).await?;
+    }
+    let entry = control.directory().add_rule(None, suspension, None, &by).await?;
+    control.directory_changed().await;
+    // It is in force, whether or not it is known what it stops.
+    let reach = reach::of(&control, &entry.rule).await.ok();
+    let made = Suspended { suspension: Some(Entry::clone(&entry)), reach };
+    Ok((StatusCode::CREATED, axum::Json(made)))
+}
+
+/// The suspension that is asked for.
+fn wanted(new: SuspensionNew, by: &mail::Actor, now: mail::Timestamp) -> Result<Suspension, Problem> {
     let invalid = |e: &dyn std::fmt::Display| Problem::invalid(e.to_string());
-    let nothing = [&new.org, &new.stream, &new.domain, &new.site, &new.source].iter().all(|f| f.is_none());
-    if nothing && !new.all {
+    let filters = [&new.org, &new.stream, &new.domain, &new.destination, &new.site, &new.source];
+    if filters.iter().all(|f| f.is_none()) && !new.all {
         return Err(Problem::invalid(
             "without a filter this would stop all mail: give a filter, or say `all`",
         ));
@@ -57,23 +79,34 @@ async fn suspend<C: Control>(
     if until.is_some_and(|until| until <= now) {
         return Err(Problem::invalid("`until` has passed already"));
     }
-    let suspension = Suspension {
+    Ok(Suspension {
         org: new.org,
         stream: new.stream.map(|s| s.parse()).transpose().map_err(|e: mail::DestinationError| invalid(&e))?,
         domain: new.domain.map(|d| d.parse()).transpose().map_err(|e: mail::PatternError| invalid(&e))?,
+        destination: new
+            .destination
+            .map(|d| d.parse())
+            .transpose()
+            .map_err(|e: mail::DestinationError| invalid(&e))?,
         site: new.site,
         source: new.source,
         until,
         reason: new.reason.unwrap_or_default(),
         by: by.clone(),
         since: Some(now),
-    };
-    for over in control.directory().snapshot().rules::<Suspension>().filter(|e| e.rule.is_over(now)) {
-        control.directory().remove_rule::<Suspension>(&over.id, &OURSELVES.to_owned()).await?;
+    })
+}
+
+async fn resume_reach<C: Control>(
+    State(control): State<C>,
+    Query(query): Query<ResumeQuery>,
+) -> Result<axum::Json<ResumeReach>, Problem> {
+    let ids: Vec<&str> = query.ids.split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
+    let snapshot = control.directory().snapshot();
+    if let Some(unknown) = ids.iter().find(|id| snapshot.rule::<Suspension>(id).is_none()) {
+        return Err(absent("suspension", unknown));
     }
-    let entry = control.directory().add_rule(None, suspension, None, &by).await?;
-    control.directory_changed().await;
-    Ok((StatusCode::CREATED, axum::Json(Entry::clone(&entry))))
+    reach::of_lifting(&control, &ids).await.map(axum::Json)
 }
 
 async fn resume<C: Control>(

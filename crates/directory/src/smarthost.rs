@@ -61,12 +61,15 @@ pub struct HostLogin {
     pub domains: Vec<Pattern>,
     /// The login.
     pub username: String,
-    /// The password.
+    /// The password; none where it logs in by access token.
     #[serde(default, skip_serializing)]
     pub password: Option<Secret>,
+    /// Where access tokens for this login come from, in place of a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<HostOAuth>,
 }
 
-/// Where access tokens for the login come from (XOAUTH2).
+/// Where access tokens for a login come from (XOAUTH2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostOAuth {
@@ -120,16 +123,65 @@ struct Secrets {
     client_secret: Option<String>,
     #[serde(default)]
     refresh_token: Option<String>,
+    /// Of the logins.
+    #[serde(default)]
+    oauth: Vec<OAuthSecrets>,
+}
+
+/// The secrets of a login by access token.
+#[derive(Default, Serialize, Deserialize)]
+struct OAuthSecrets {
+    client_secret: Option<String>,
+    refresh_token: Option<String>,
+}
+
+impl HostOAuth {
+    fn secrets(&self) -> OAuthSecrets {
+        let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned());
+        OAuthSecrets { client_secret: text(&self.client_secret), refresh_token: text(&self.refresh_token) }
+    }
+
+    fn put(&mut self, secrets: OAuthSecrets) {
+        self.client_secret = secrets.client_secret.map(Secret::new);
+        self.refresh_token = secrets.refresh_token.map(Secret::new);
+    }
+
+    /// Takes over the secrets that are not said anew, as long as they are for the same application.
+    fn keep_secrets(&mut self, before: &Self) {
+        if (&self.token_url, &self.client_id) != (&before.token_url, &before.client_id) {
+            return;
+        }
+        self.client_secret = self.client_secret.take().or_else(|| before.client_secret.clone());
+        if self.refresh_token_file.is_none() {
+            self.refresh_token = self.refresh_token.take().or_else(|| before.refresh_token.clone());
+        }
+    }
+
+    fn check(&self) -> Result<(), DirectoryError> {
+        let wrong = |text: &str| Err(DirectoryError::Invalid(text.into()));
+        if !self.token_url.starts_with("https://") || self.client_id.is_empty() {
+            return wrong("access tokens come from a token_url, which begins with https://, for a client_id");
+        }
+        if self.client_secret.is_none() && self.refresh_token.is_none() && self.refresh_token_file.is_none() {
+            return wrong(
+                "without a refresh token the client credentials are used, and those need a client secret",
+            );
+        }
+        Ok(())
+    }
 }
 
 impl SmartHostMore {
     /// `more` and `secrets` as they are kept.
     pub(crate) fn to_columns(&self) -> (String, String) {
         let text = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned());
+        let of = |oauth: &Option<HostOAuth>| oauth.as_ref().map(HostOAuth::secrets).unwrap_or_default();
+        let OAuthSecrets { client_secret, refresh_token } = of(&self.oauth);
         let secrets = Secrets {
             logins: self.logins.iter().map(|login| text(&login.password)).collect(),
-            client_secret: self.oauth.as_ref().and_then(|o| text(&o.client_secret)),
-            refresh_token: self.oauth.as_ref().and_then(|o| text(&o.refresh_token)),
+            client_secret,
+            refresh_token,
+            oauth: self.logins.iter().map(|login| of(&login.oauth)).collect(),
         };
         let json = |r: Result<String, serde_json::Error>| r.unwrap_or_else(|_| "{}".into());
         (json(serde_json::to_string(self)), json(serde_json::to_string(&secrets)))
@@ -141,9 +193,16 @@ impl SmartHostMore {
         for (login, password) in made.logins.iter_mut().zip(secrets.logins) {
             login.password = password.map(Secret::new);
         }
+        for (login, secrets) in made.logins.iter_mut().zip(secrets.oauth) {
+            if let Some(oauth) = &mut login.oauth {
+                oauth.put(secrets);
+            }
+        }
         if let Some(oauth) = &mut made.oauth {
-            oauth.client_secret = secrets.client_secret.map(Secret::new);
-            oauth.refresh_token = secrets.refresh_token.map(Secret::new);
+            oauth.put(OAuthSecrets {
+                client_secret: secrets.client_secret,
+                refresh_token: secrets.refresh_token,
+            });
         }
         Ok(made)
     }
@@ -152,15 +211,17 @@ impl SmartHostMore {
     pub(crate) fn keep_secrets(&mut self, before: &Self) {
         for login in &mut self.logins {
             let same = before.logins.iter().find(|b| b.username == login.username);
-            login.password = login.password.take().or_else(|| same.and_then(|b| b.password.clone()));
-        }
-        if let (Some(new), Some(old)) = (&mut self.oauth, &before.oauth)
-            && (&new.token_url, &new.client_id) == (&old.token_url, &old.client_id)
-        {
-            new.client_secret = new.client_secret.take().or_else(|| old.client_secret.clone());
-            if new.refresh_token_file.is_none() {
-                new.refresh_token = new.refresh_token.take().or_else(|| old.refresh_token.clone());
+            match (&mut login.oauth, same.and_then(|b| b.oauth.as_ref())) {
+                (Some(new), Some(old)) => new.keep_secrets(old),
+                (Some(_), None) => {}
+                (None, _) => {
+                    let kept = same.and_then(|b| b.password.clone());
+                    login.password = login.password.take().or(kept);
+                }
             }
+        }
+        if let (Some(new), Some(old)) = (&mut self.oauth, &before.oauth) {
+            new.keep_secrets(old);
         }
     }
 }
@@ -179,8 +240,11 @@ impl SmartHost {
         if more.weights.iter().any(|w| *w == 0 || *w > WEIGHT_MAX) {
             return Err(DirectoryError::Invalid(format!("a host's weight is 1 to {WEIGHT_MAX}")));
         }
-        if more.logins.iter().any(|login| login.username.is_empty() || login.password.is_none()) {
-            return wrong("a login has a username and a password");
+        for login in &more.logins {
+            if login.username.is_empty() || login.password.is_some() == login.oauth.is_some() {
+                return wrong("a login has a username, and either a password or access tokens");
+            }
+            login.oauth.iter().try_for_each(HostOAuth::check)?;
         }
         if more.client_certificate.is_some() != more.client_key.is_some() {
             return wrong("a client certificate and its key go together");
@@ -195,17 +259,6 @@ impl SmartHost {
         if self.username.is_none() || self.password.is_some() {
             return wrong("a login by access token has a username, and no password");
         }
-        if !oauth.token_url.starts_with("https://") || oauth.client_id.is_empty() {
-            return wrong("access tokens come from a token_url, which begins with https://, for a client_id");
-        }
-        if oauth.client_secret.is_none()
-            && oauth.refresh_token.is_none()
-            && oauth.refresh_token_file.is_none()
-        {
-            return wrong(
-                "without a refresh token the client credentials are used, and those need a client secret",
-            );
-        }
-        Ok(())
+        oauth.check()
     }
 }

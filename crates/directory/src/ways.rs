@@ -29,9 +29,10 @@ impl Snapshot {
         let matches = |rule: &Egress| {
             let by_org = rule.orgs.is_empty()
                 || name.is_some_and(|name| rule.orgs.iter().any(|o| o.eq_ignore_ascii_case(name)));
-            let by_domain = rule.domains.is_empty()
+            let is_for = (rule.domains.is_empty() && rule.destinations.is_empty())
+                || rule.destinations.contains(destination)
                 || matches!(destination, Destination::Mx(domain) if rule.domains.iter().any(|p| p.matches_domain(domain)));
-            by_org && by_domain && (rule.streams.is_empty() || rule.streams.contains(&stream))
+            by_org && is_for && (rule.streams.is_empty() || rule.streams.contains(&stream))
         };
         let rule = self.rules::<Egress>().find(|entry| matches(&entry.rule)).cloned();
         let own = self.org(org).and_then(|org| org.pool.clone());

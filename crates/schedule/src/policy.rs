@@ -91,8 +91,7 @@ impl Policy {
     /// Whether a shape names this destination's domain. Such a domain is a site of its own, whoever hosts it: its bounds are
     /// not those of its neighbours there.
     pub fn is_apart(&self, destination: &Destination) -> bool {
-        let domain = name_of(destination);
-        self.shapes.iter().any(|shape| shape.domains.iter().any(|d| d.matches(&domain)))
+        self.shapes.iter().any(|shape| any_matches(&shape.domains, destination))
     }
 }
 
@@ -163,8 +162,10 @@ pub struct Egress {
     pub orgs: Vec<OrgId>,
     /// Streams.
     pub streams: Vec<Stream>,
-    /// Recipient domains; other destinations than MX by their text (`smarthost:up`).
+    /// Recipient domains, for mail that goes by MX.
     pub domains: Vec<DomainPattern>,
+    /// Destinations, beside the domains: mail to one of either is meant.
+    pub destinations: Vec<Destination>,
     /// The pool's name. One that does not exist counts as `default`.
     pub pool: Arc<str>,
 }
@@ -173,13 +174,19 @@ impl Egress {
     fn matches(&self, queue: &QueueKey) -> bool {
         (self.orgs.is_empty() || self.orgs.contains(&queue.org))
             && (self.streams.is_empty() || self.streams.contains(&queue.stream))
-            && (self.domains.is_empty() || any_matches(&self.domains, &queue.destination))
+            && self.is_for(&queue.destination)
+    }
+
+    fn is_for(&self, destination: &Destination) -> bool {
+        (self.domains.is_empty() && self.destinations.is_empty())
+            || any_matches(&self.domains, destination)
+            || self.destinations.contains(destination)
     }
 }
 
+/// Only mail by MX has a recipient domain in its queue (ADR-0004); what a route sends elsewhere is named by its destination.
 fn any_matches(patterns: &[DomainPattern], destination: &Destination) -> bool {
-    let name = name_of(destination);
-    patterns.iter().any(|pattern| pattern.matches(&name))
+    matches!(destination, Destination::Mx(domain) if patterns.iter().any(|pattern| pattern.matches(domain)))
 }
 
 /// Bounds for some paths. A shape with neither sites nor domains is for all sites; one without sources for all sources.
@@ -237,8 +244,10 @@ pub struct Scope {
     pub org: Option<OrgId>,
     /// Of this stream.
     pub stream: Option<Stream>,
-    /// To this domain, or to this destination by its text.
+    /// To this domain, by MX.
     pub domain: Option<DomainPattern>,
+    /// To this destination.
+    pub destination: Option<Destination>,
     /// At this site.
     pub site: Option<Site>,
     /// From this source.
@@ -250,12 +259,13 @@ impl Scope {
     pub fn covers(&self, queue: &QueueKey, site: Option<&Site>) -> bool {
         self.org.is_none_or(|org| org == queue.org)
             && self.stream.is_none_or(|stream| stream == queue.stream)
-            && self.domain.as_ref().is_none_or(|d| d.matches(&name_of(&queue.destination)))
+            && self.domain.as_ref().is_none_or(|d| any_matches(std::slice::from_ref(d), &queue.destination))
+            && self.destination.as_ref().is_none_or(|to| *to == queue.destination)
             && (self.site.is_none() || self.site.as_ref() == site)
     }
 }
 
-/// A domain, or everything below one: `example.com`, `*.example.com`. Other destinations than MX are named by their text.
+/// A domain, or everything below one: `example.com`, `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DomainPattern {
@@ -265,7 +275,7 @@ pub struct DomainPattern {
 }
 
 impl DomainPattern {
-    /// Whether a domain (A-label form, lower case) or a destination's text is meant.
+    /// Whether a domain (A-label form, lower case) is meant.
     pub fn matches(&self, name: &str) -> bool {
         if !self.below {
             return *self.name == *name;
@@ -283,9 +293,7 @@ impl FromStr for DomainPattern {
         if !fits {
             return Err(DestinationError(format!("{text:?} is no domain: example.com or *.example.com")));
         }
-        // Names of smart hosts and paths keep their case.
-        let name = if name.contains(':') { name.into() } else { name.to_ascii_lowercase().into() };
-        Ok(Self { name, below })
+        Ok(Self { name: name.to_ascii_lowercase().into(), below })
     }
 }
 
@@ -322,14 +330,6 @@ pub fn site_named(text: &str) -> Result<Site, DestinationError> {
     text.parse()
 }
 
-/// What patterns are held against: the domain, or the destination's text.
-fn name_of(destination: &Destination) -> std::borrow::Cow<'_, str> {
-    match destination {
-        Destination::Mx(domain) => std::borrow::Cow::Borrowed(domain),
-        other => std::borrow::Cow::Owned(other.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,7 +344,6 @@ mod tests {
         assert!(matches("Example.com", "example.com") && !matches("example.com", "a.example.com"));
         assert!(matches("*.example.com", "a.b.example.com") && !matches("*.example.com", "example.com"));
         assert!(!matches("*.example.com", "badexample.com"));
-        assert!(matches("smarthost:Up", "smarthost:Up"));
         for bad in ["", "*.", "a b", "*", "*.*.x"] {
             assert!(bad.parse::<DomainPattern>().is_err(), "{bad}");
         }
@@ -360,17 +359,38 @@ mod tests {
 
     #[test]
     fn the_first_egress_rule_that_matches_counts() {
-        let rule = |orgs: &[i64], domains: &[&str], pool: &str| Egress {
+        let rule = |orgs: &[i64], domains: &[&str], destinations: &[&str], pool: &str| Egress {
             orgs: orgs.iter().map(|&o| OrgId(o)).collect(),
             streams: vec![Stream::Bulk],
             domains: domains.iter().map(|d| d.parse().unwrap()).collect(),
+            destinations: destinations.iter().map(|d| d.parse().unwrap()).collect(),
             pool: pool.into(),
         };
-        let egress = vec![rule(&[7], &["*.example.com"], "a"), rule(&[], &["smarthost:up"], "b")];
+        let egress = vec![
+            rule(&[7], &["*.example.com"], &[], "a"),
+            rule(&[], &[], &["smarthost:up.example.com"], "b"),
+            rule(&[], &["c.example"], &["smtp://10.0.0.5:25"], "c"),
+        ];
         let policy = Policy { egress, ..Policy::default() };
-        assert_eq!(policy.pool_of(&queue(7, Stream::Bulk, "mx:x.example.com")), "a");
-        assert_eq!(policy.pool_of(&queue(7, Stream::Bulk, "smarthost:up")), "b");
-        assert_eq!(policy.pool_of(&queue(7, Stream::Transactional, "smarthost:up")), DEFAULT_POOL);
+        let bulk = |to: &str| policy.pool_of(&queue(7, Stream::Bulk, to));
+        assert_eq!(bulk("mx:x.example.com"), "a");
+        assert_eq!(bulk("smarthost:up.example.com"), "b", "a domain is none of a smart host's name");
+        assert_eq!((bulk("mx:c.example"), bulk("smtp://10.0.0.5:25")), ("c", "c"), "either is enough");
+        assert_eq!(bulk("smtp://10.0.0.5:26"), DEFAULT_POOL);
+        let other = queue(7, Stream::Transactional, "smarthost:up.example.com");
+        assert_eq!(policy.pool_of(&other), DEFAULT_POOL);
+    }
+
+    #[test]
+    fn a_suspension_is_for_a_domain_by_mx_or_for_a_destination() {
+        let covers = |scope: &Scope, to: &str| scope.covers(&queue(1, Stream::Bulk, to), None);
+        let domain = Scope { domain: Some("*.example".parse().unwrap()), ..Scope::default() };
+        assert!(covers(&domain, "mx:a.example") && !covers(&domain, "smarthost:a.example"));
+        assert!(!covers(&domain, "lmtp:/run/a.example"));
+        let route = Scope { destination: Some("smarthost:up".parse().unwrap()), ..Scope::default() };
+        assert!(
+            covers(&route, "smarthost:up") && !covers(&route, "smarthost:Up") && !covers(&route, "mx:up")
+        );
     }
 
     #[test]

@@ -297,6 +297,9 @@ pub struct HostLoginView {
     pub domains: Vec<String>,
     /// The login.
     pub username: String,
+    /// Where access tokens come from; none where it is a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<String>,
 }
 
 /// A login of a smart host for some of the mail, to add.
@@ -312,6 +315,9 @@ pub struct HostLoginNew {
     /// The password; without it the one that this login has is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// Where access tokens come from, in place of a password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuthNew>,
 }
 
 /// Where access tokens for a smart host come from.

@@ -25,7 +25,10 @@ pub use queue::{
     Delivery, DeliveryDetail, DeliveryRecipient, OutcomeView, QueueAction, QueueChange, QueueChanged,
     QueueQuery, QueueSummary, QueuesQuery,
 };
-pub use stops::{AuditQuery, Suppression, SuppressionNew, SuppressionsQuery, SuspensionNew};
+pub use stops::{
+    AuditQuery, ResumeQuery, ResumeReach, Suppression, SuppressionNew, SuppressionsQuery, Suspended,
+    SuspensionNew, SuspensionReach,
+};
 pub use trace::{StepRecipient, Trace, TraceQuery, TraceRecipient, TraceStep};
 
 /// Entries of a page when the query does not say.

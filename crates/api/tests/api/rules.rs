@@ -105,6 +105,97 @@ async fn mail_is_suspended_and_resumed() {
 }
 
 #[tokio::test]
+async fn what_a_suspension_stops_is_told_before_and_after() {
+    let stand = stand().await;
+    let router = api::router(stand.clone());
+    for to in ["bob@g.example", "ann@g.example", "bob@other.example"] {
+        admit(&stand, "ann@example.com", to).await;
+    }
+    let ask = async |body: Value| post(&router, "/api/suspensions", body).await;
+    for (filter, queues, deliveries) in [
+        (json!({ "site": "gmail" }), 1, 2),
+        (json!({ "domain": "*.example" }), 2, 3),
+        (json!({ "domain": "other.example" }), 1, 1),
+        (json!({ "destination": "smtp://10.0.0.5:25" }), 0, 0),
+        (json!({ "source": "default" }), 2, 3),
+        (json!({ "stream": "bulk" }), 0, 0),
+        (json!({ "all": true }), 2, 3),
+    ] {
+        let mut body = filter.clone();
+        body["dry_run"] = true.into();
+        let answer = ask(body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{filter} {}", answer.json);
+        let reach = json!({ "queues": queues, "deliveries": deliveries, "dry_run": true });
+        assert_eq!(answer.json, json!({ "reach": reach }), "{filter}");
+    }
+    // What could not be added is told in a dry run as well.
+    for (body, kind) in [
+        (json!({ "org": "nobody", "dry_run": true }), "not-found"),
+        (json!({ "destination": "smarthost:none", "dry_run": true }), "not-found"),
+        (json!({ "destination": "mx:a.example", "dry_run": true }), "invalid"),
+        (json!({ "destination": "somewhere", "dry_run": true }), "invalid"),
+        (json!({ "destination": "smtp://a:25", "domain": "a.example", "dry_run": true }), "invalid"),
+        (json!({ "dry_run": true }), "invalid"),
+    ] {
+        assert_eq!(ask(body.clone()).await.problem(), kind, "{body}");
+    }
+    assert_eq!(get(&router, "/api/suspensions").await.json["items"], json!([]));
+    assert_eq!(stand.asked.lock().directory_changed, 0);
+
+    let one = ask(json!({ "domain": "g.example" })).await.json;
+    assert_eq!((&one["domain"], &one["reach"]["deliveries"]), (&json!("g.example"), &json!(2)));
+    let all = ask(json!({ "all": true })).await.json;
+    let reach = async |ids: &[&Value]| {
+        let ids: Vec<&str> = ids.iter().map(|id| id.as_str().unwrap()).collect();
+        get(&router, &format!("/api/suspensions/reach?ids={}", ids.join(","))).await.json
+    };
+    let told = reach(&[&one["id"]]).await;
+    assert_eq!(told, json!({ "queues": 0, "deliveries": 0, "still_suspended": 2 }));
+    let told = reach(&[&all["id"]]).await;
+    assert_eq!(told, json!({ "queues": 1, "deliveries": 1, "still_suspended": 2 }));
+    let told = reach(&[&one["id"], &all["id"]]).await;
+    assert_eq!(told, json!({ "queues": 2, "deliveries": 3, "still_suspended": 0 }));
+    assert_eq!(get(&router, "/api/suspensions/reach?ids=9999").await.problem(), "not-found");
+    assert_eq!(get(&router, "/api/suspensions").await.json["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_suspended_domain_names_where_routes_send_its_mail() {
+    let stand = stand().await;
+    let router = api::router(stand.clone());
+    let up = json!({ "name": "up", "hosts": ["a.example:587"] });
+    assert_eq!(post(&router, "/api/smarthosts", up).await.status, StatusCode::CREATED);
+    for route in [
+        json!({ "domains": ["b.example"], "to": "smtp://10.0.0.5:25" }),
+        json!({ "domains": ["*.example"], "senders": ["*@news.example"], "to": "smarthost:up" }),
+        json!({ "domains": ["a.example"], "to": "mx" }),
+        json!({ "to": "smtp://10.0.0.6:25" }),
+    ] {
+        assert_eq!(post(&router, "/api/routes", route).await.status, StatusCode::CREATED);
+    }
+    for (domain, routed) in [
+        ("a.example", json!(["smarthost:up"])),
+        ("b.example", json!(["smtp://10.0.0.5:25"])),
+        ("*.example", json!(["smtp://10.0.0.5:25", "smarthost:up", "smtp://10.0.0.6:25"])),
+        ("else.where", json!(["smtp://10.0.0.6:25"])),
+    ] {
+        let answer = post(&router, "/api/suspensions", json!({ "domain": domain, "dry_run": true })).await;
+        assert_eq!(answer.json["reach"]["routed"], routed, "{domain}");
+    }
+    let made = post(&router, "/api/suspensions", json!({ "destination": "smarthost:up" })).await;
+    assert_eq!((made.status, &made.json["destination"]), (StatusCode::CREATED, &json!("smarthost:up")));
+    let rule = json!({ "pool": "default", "domains": ["a.example"], "destinations": ["smarthost:up"] });
+    let made = post(&router, "/api/egress", rule).await;
+    assert_eq!(made.json["destinations"], json!(["smarthost:up"]), "{}", made.json);
+    for wrong in ["mx:a.example", "sandbox", "maildir:/var/mail/{user}"] {
+        let rule = json!({ "pool": "default", "destinations": [wrong] });
+        assert_eq!(post(&router, "/api/egress", rule).await.problem(), "invalid", "{wrong}");
+    }
+    // What a rule names is not taken away under it.
+    assert_eq!(delete(&router, "/api/smarthosts/up").await.problem(), "conflict");
+}
+
+#[tokio::test]
 async fn suppressions_are_added_found_and_lifted() {
     let stand = stand().await;
     let router = api::router(stand.clone());
@@ -202,7 +293,11 @@ async fn a_smart_host_has_weights_logins_tokens_and_health() {
         "username": "relay@brand.example",
         "oauth": { "token_url": "https://login.example/token", "client_id": "relay", "client_secret": "hunter2",
             "refresh_token_file": "/var/lib/refresh.token" },
-        "logins": [{ "senders": ["*@brand.example"], "username": "brand", "password": "hunter3" }],
+        "logins": [
+            { "senders": ["*@brand.example"], "username": "brand", "password": "hunter3" },
+            { "username": "tokens", "oauth": { "token_url": "https://login.example/brand", "client_id": "brand",
+                "client_secret": "hunter4", "refresh_token": "hunter5" } },
+        ],
     });
     let made = post(&router, "/api/smarthosts", new.clone()).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.json);
@@ -210,19 +305,36 @@ async fn a_smart_host_has_weights_logins_tokens_and_health() {
     assert!(!text.to_string().contains("hunter"), "{text}");
     assert_eq!((&text["order"], &text["weights"]), (&json!("weighted"), &json!([3, 1])));
     assert_eq!(text["logins"][0]["username"], "brand");
+    assert_eq!(text["logins"][1]["token_url"], "https://login.example/brand");
     assert_eq!(text["health"][0]["failures"], 3);
     // Said anew without secrets, it keeps them.
     let mut again = new;
     again["logins"][0].as_object_mut().unwrap().remove("password");
+    again["logins"][1]["oauth"].as_object_mut().unwrap().remove("client_secret");
+    again["logins"][1]["oauth"].as_object_mut().unwrap().remove("refresh_token");
     again["oauth"].as_object_mut().unwrap().remove("client_secret");
-    assert_eq!(put(&router, "/api/smarthosts/office", again).await.status, StatusCode::OK);
+    assert_eq!(put(&router, "/api/smarthosts/office", again.clone()).await.status, StatusCode::OK);
     let kept = stand.directory.snapshot().smarthost("office").unwrap().clone();
     assert_eq!(kept.more.logins[0].password.as_ref().unwrap().expose(), "hunter3");
+    let oauth = kept.more.logins[1].oauth.as_ref().unwrap();
+    assert_eq!(oauth.client_secret.as_ref().unwrap().expose(), "hunter4");
+    assert_eq!(oauth.refresh_token.as_ref().unwrap().expose(), "hunter5");
+    // Of another application they are of no use, and are not sent to it.
+    let mut other = again.clone();
+    other["logins"][1]["oauth"]["client_id"] = "somebody else".into();
+    assert_eq!(put(&router, "/api/smarthosts/office", other).await.problem(), "invalid");
+    assert!(!get(&router, "/api/audit").await.json.to_string().contains("hunter"));
     assert_eq!(kept.more.oauth.as_ref().unwrap().client_secret.as_ref().unwrap().expose(), "hunter2");
     for wrong in [
         json!({ "name": "x", "hosts": ["a.example:587"], "weights": [1, 2] }),
         json!({ "name": "x", "hosts": ["a.example:587"], "order": "random" }),
         json!({ "name": "x", "hosts": ["a.example:587"], "logins": [{ "username": "brand" }] }),
+        json!({ "name": "x", "hosts": ["a.example:587"], "logins": [{ "username": "brand", "password": "p",
+            "oauth": { "token_url": "https://a", "client_id": "x", "client_secret": "s" } }] }),
+        json!({ "name": "x", "hosts": ["a.example:587"], "logins": [{ "username": "brand",
+            "oauth": { "token_url": "https://a", "client_id": "x" } }] }),
+        json!({ "name": "x", "hosts": ["a.example:587"], "logins": [{ "username": "brand",
+            "oauth": { "token_url": "https://a", "client_id": "x", "refresh_token_file": "relative" } }] }),
         json!({ "name": "x", "hosts": ["a.example:587"], "username": "u", "oauth": { "token_url": "http://a", "client_id": "x" } }),
         json!({ "name": "x", "hosts": ["a.example:587"], "client_certificate": "/a.pem" }),
     ] {

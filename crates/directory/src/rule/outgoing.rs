@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use mail::{Stream, domain_to_ascii};
+use mail::{Destination, Stream, domain_to_ascii};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -147,11 +147,16 @@ pub struct Egress {
     #[serde(default)]
     #[schemars(schema_with = "streams")]
     pub streams: Vec<Stream>,
-    /// Recipient domains: `"example.net"`, or `"*.example.net"` for everything below it. Empty: any, mail to smart hosts
-    /// and named servers too.
+    /// Recipient domains of mail that goes to their mail exchangers: `"example.net"`, or `"*.example.net"` for everything
+    /// below it. Mail that a route sends elsewhere is named by `destinations`. Both empty: any mail.
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub domains: Vec<Pattern>,
+    /// Destinations as a route's `to` says them: `"smarthost:upstream"`, `"smtp://10.0.0.5:25"`. Beside `domains`, mail to
+    /// one of either is meant.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub destinations: Vec<Destination>,
     /// The pool.
     pub pool: String,
 }
@@ -160,12 +165,16 @@ impl Rule for Egress {
     const KIND: &'static str = "egress";
 
     fn check(&self) -> Result<(), Wrong> {
-        domains_only("domains", &self.domains)
+        domains_only("domains", &self.domains)?;
+        let mut all = self.destinations.iter().enumerate();
+        all.try_for_each(|(i, to)| has_way_out(&format!("destinations[{i}]"), to))
     }
 
     fn mentions(&self) -> Vec<Mention> {
         let mut all = vec![Mention::new("pool", Named::Pool, &self.pool)];
         all.extend(orgs(&self.orgs));
+        let named = self.destinations.iter().enumerate();
+        all.extend(named.filter_map(|(i, to)| smarthost(&format!("destinations[{i}]"), to)));
         all
     }
 }
@@ -176,6 +185,37 @@ pub(super) fn streams(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 pub(super) fn orgs(names: &[String]) -> impl Iterator<Item = Mention> {
     names.iter().enumerate().map(|(i, name)| Mention::new(format!("orgs[{i}]"), Named::Org, name))
+}
+
+/// The smart host that a destination names.
+pub(super) fn smarthost(key: &str, to: &Destination) -> Option<Mention> {
+    match to {
+        Destination::SmartHost(name) => Some(Mention::new(key, Named::SmartHost, &**name)),
+        _ => None,
+    }
+}
+
+/// A destination that stands beside `domains` is one that a route's `to` can say; a domain is written as a domain.
+pub(super) fn no_mx(key: &str, to: &Destination) -> Result<(), Wrong> {
+    match to {
+        Destination::Mx(_) => {
+            let what = format!("{to} is the mail exchangers of a domain");
+            Err(Wrong::new(key, what, "give the domain as a domain"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mail to a destination that is reached over the network leaves by a source; other mail does not.
+fn has_way_out(key: &str, to: &Destination) -> Result<(), Wrong> {
+    no_mx(key, to)?;
+    match to {
+        Destination::SmartHost(_) | Destination::Smtp(_) | Destination::Lmtp(_) => Ok(()),
+        _ => {
+            let help = "\"smarthost:NAME\", \"smtp://host:port\" or \"lmtp://host:port\"";
+            Err(Wrong::new(key, format!("mail to {to} leaves by no source"), help))
+        }
+    }
 }
 
 /// Of the patterns, only domains and what is below them make sense here.

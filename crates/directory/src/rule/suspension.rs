@@ -1,9 +1,9 @@
 //! What is not delivered for a while, at the operator's word.
 
-use mail::{Site, Stream, Timestamp};
+use mail::{Destination, Site, Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::outgoing::domains_only;
+use super::outgoing::{domains_only, no_mx, smarthost};
 use super::{Mention, Named, Rule, Shape, Wrong};
 use mail::Pattern;
 
@@ -17,9 +17,12 @@ pub struct Suspension {
     /// What kind of mail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
-    /// The recipients' domain, or what is below it.
+    /// The recipients' domain, or what is below it: mail that goes to its mail exchangers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<Pattern>,
+    /// Where mail goes by a route: `smarthost:NAME`, `smtp://host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
     /// The site, as `queue sites` shows it, or a provider's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
@@ -55,6 +58,7 @@ impl Suspension {
             ("organisation", self.org.clone()),
             ("stream", self.stream.map(|s| s.as_str().to_owned())),
             ("domain", self.domain.as_ref().map(ToString::to_string)),
+            ("destination", self.destination.as_ref().map(ToString::to_string)),
             ("site", self.site.clone()),
             ("source", self.source.clone()),
         ];
@@ -69,6 +73,14 @@ impl Rule for Suspension {
 
     fn check(&self) -> Result<(), Wrong> {
         domains_only("domain", self.domain.as_slice())?;
+        if let Some(to) = &self.destination {
+            no_mx("destination", to)?;
+            if self.domain.is_some() {
+                let what =
+                    "no mail is for both: `domain` is about mail exchangers, `destination` about a route";
+                return Err(Wrong::new("destination", what, "two suspensions"));
+            }
+        }
         if let Some(site) = &self.site {
             Shape::site(site).map_err(|what| Wrong::new("site", what, ""))?;
         }
@@ -81,7 +93,8 @@ impl Rule for Suspension {
     fn mentions(&self) -> Vec<Mention> {
         let org = self.org.iter().map(|name| Mention::new("org", Named::Org, name));
         let source = self.source.iter().map(|name| Mention::new("source", Named::Source, name));
-        org.chain(source).collect()
+        let to = self.destination.iter().filter_map(|to| smarthost("destination", to));
+        org.chain(source).chain(to).collect()
     }
 }
 

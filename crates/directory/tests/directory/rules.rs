@@ -23,6 +23,7 @@ fn egress(orgs: &[&str], streams: &[Stream], domains: &[&str], pool: &str) -> Eg
         orgs: orgs.iter().map(|o| (*o).to_owned()).collect(),
         streams: streams.to_vec(),
         domains: domains.iter().map(|d| d.parse().unwrap()).collect(),
+        destinations: Vec::new(),
         pool: pool.to_owned(),
     }
 }

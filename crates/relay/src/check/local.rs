@@ -204,12 +204,17 @@ fn stored(config: &Config, name: &str, none: &str, clock: &Clock, found: &mut Fi
     }
 }
 
+/// Where a smart host's access tokens come from, those of its logins too.
+fn tokens(host: &crate::config::SmartHost) -> impl Iterator<Item = &crate::config::OAuth> {
+    host.login.iter().filter_map(|login| login.oauth.as_ref()).chain(&host.oauth)
+}
+
 /// Whether other users of this machine can read what is secret.
 pub(super) fn secrets(config: &Config, found: &mut Findings) {
     let of_host = |host: &crate::config::SmartHost| {
         (host.password.is_some() && host.password_file.is_none())
             || host.login.iter().any(|login| login.password.is_some() && login.password_file.is_none())
-            || host.oauth.as_ref().is_some_and(|oauth| {
+            || tokens(host).any(|oauth| {
                 oauth.refresh_token.is_some()
                     || (oauth.client_secret.is_some() && oauth.client_secret_file.is_none())
             })
@@ -217,7 +222,7 @@ pub(super) fn secrets(config: &Config, found: &mut Findings) {
     let inline = config.smarthost.values().any(of_host)
         || config.sources.values().any(|s| s.proxy_password.is_some() && s.proxy_password_file.is_none());
     let files = config.smarthost.values().flat_map(|host| {
-        let oauth = host.oauth.iter().flat_map(|o| o.client_secret_file.iter().chain(&o.refresh_token_file));
+        let oauth = tokens(host).flat_map(|o| o.client_secret_file.iter().chain(&o.refresh_token_file));
         let logins = host.login.iter().filter_map(|login| login.password_file.as_ref());
         host.password_file.iter().chain(&host.client_key).chain(logins).chain(oauth)
     });
@@ -260,14 +265,31 @@ fn certificate_facts(config: &Config, facts: &net::CertificateFacts, clock: &Clo
 /// Whether the system allows what the configuration does.
 pub(super) fn limits(config: &Config, found: &mut Findings) {
     let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    let wanted = config.limits.connections as u64 + config.delivery.connections as u64 + OTHER_FILES;
-    if most < wanted {
-        let text =
-            format!("the system allows {most} open files; limits.connections and the rest may need {wanted}");
-        found.warn("limits", text, "raise LimitNOFILE (systemd) or ulimit -n, or lower limits.connections");
-    } else {
-        found.ok("limits", format!("{most} open files are allowed, {wanted} may be needed"));
+    match too_few_files(config, most) {
+        Some((text, help)) => found.warn("limits", text, help),
+        None => {
+            let wanted = files_wanted(config);
+            found.ok("limits", format!("{most} open files are allowed, {wanted} may be needed"));
+        }
     }
+}
+
+fn files_wanted(config: &Config) -> u64 {
+    config.limits.connections as u64 + config.delivery.connections as u64 + OTHER_FILES
+}
+
+/// What to say, and what to do, where a process that may open `most` files cannot have all the connections that are
+/// configured.
+pub(crate) fn too_few_files(config: &Config, most: u64) -> Option<(String, &'static str)> {
+    let wanted = files_wanted(config);
+    (most < wanted).then(|| {
+        let text = format!(
+            "the system allows {most} open files, and limits.connections ({}), delivery.connections ({}) and the rest may \
+             need {wanted}",
+            config.limits.connections, config.delivery.connections
+        );
+        (text, "raise LimitNOFILE (systemd) or ulimit -n, or lower these")
+    })
 }
 
 /// Whether somebody may relay who should not.

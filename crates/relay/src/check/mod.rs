@@ -4,6 +4,8 @@ mod local;
 mod outgoing;
 mod remote;
 
+pub(crate) use local::too_few_files;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 

@@ -302,7 +302,7 @@ pub(super) enum KeyCommand {
         /// Its name.
         name: String,
         /// Whether it may be used at all.
-        #[arg(long, value_name = "true|false")]
+        #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
         enabled: bool,
     },
     /// Remove one.

@@ -39,9 +39,17 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Temporary(_) => ExitCode::from(TEMPORARY),
-            Self::Problem(problem) if problem.is_transient() => ExitCode::from(TEMPORARY),
+            _ if self.is_temporary() => ExitCode::from(TEMPORARY),
             _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// Whether it may be over soon.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Temporary(_) => true,
+            Self::Problem(problem) => problem.is_transient(),
+            Self::Usage(_) | Self::Config(_) | Self::Failed(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod accounts;
 mod addresses;
+mod audit;
 pub(crate) mod client;
 pub(crate) mod context;
 mod explain;
@@ -108,7 +109,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Who changed what, and what was done to the queue.
     #[command(subcommand)]
-    Audit(stops::AuditCommand),
+    Audit(audit::AuditCommand),
     /// Watch the relay work.
     Top(top::TopArgs),
     /// Read configuration and certificates again; if they are wrong, the old ones stay.
@@ -174,7 +175,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Rewrite(command) => addresses::rewrite(context, command)?,
         Command::Suppression(command) => addresses::suppression(context, command)?,
         Command::Provider(command) => stops::provider(context, command)?,
-        Command::Audit(command) => stops::audit(context, command)?,
+        Command::Audit(command) => audit::audit(context, command)?,
         Command::Queue(command) => queue::run(context, command)?,
         Command::Trace(args) => trace::run(context, args)?,
         Command::Explain(args) => return explain::run(context, args),

@@ -19,19 +19,24 @@ pub(super) fn serve(context: &Context) -> Result<(), CliError> {
 
 /// Raises the number of files that may be open to what the system allows: the usual 1024 is for programs that cannot
 /// take more.
-fn allow_files() {
+fn allow_files(config: &Config) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && now < most
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, most, most)
-    {
-        output::note(&format!("the limit of open files stays at {now}: {error}"));
+    let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let allowed = match setrlimit(Resource::RLIMIT_NOFILE, most, most) {
+        Ok(()) => most,
+        Err(error) => {
+            output::note(&format!("the limit of open files stays at {now}: {error}"));
+            now
+        }
+    };
+    if let Some((text, help)) = crate::check::too_few_files(config, allowed) {
+        output::note(&format!("{text}: {help}"));
     }
 }
 
 /// Runs the relay until it is told to stop.
 pub(super) fn serve_with(config: Config, path: Option<PathBuf>) -> Result<(), CliError> {
-    allow_files();
+    allow_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("posthouse")
         .enable_all()

@@ -285,9 +285,14 @@ pub(super) struct EgressArgs {
     /// What kind of mail: transactional or bulk; without it, any.
     #[arg(long = "stream", value_name = "STREAM")]
     streams: Vec<String>,
-    /// A recipient domain, such as example.com or "*.example.com" (again for more); without any, all.
+    /// A recipient domain, such as example.com or "*.example.com" (again for more), for mail that goes to its mail
+    /// exchangers; not for mail that a route sends elsewhere.
     #[arg(long = "domain", value_name = "DOMAIN")]
     domains: Vec<String>,
+    /// Where a route sends mail: smarthost:NAME, smtp://host:port (again for more). With neither domains nor
+    /// destinations, all mail.
+    #[arg(long = "destination", value_name = "DESTINATION")]
+    destinations: Vec<String>,
     /// The pool.
     #[arg(long)]
     pool: String,
@@ -296,10 +301,16 @@ pub(super) struct EgressArgs {
 impl RuleArgs for EgressArgs {
     type Rule = rule::Egress;
     const PATH: &'static str = "egress";
-    const HEAD: &'static [&'static str] = &["ORGS", "STREAMS", "DOMAINS", "POOL"];
+    const HEAD: &'static [&'static str] = &["ORGS", "STREAMS", "TO", "POOL"];
 
     fn body(self) -> Result<Value, CliError> {
-        Ok(json!({ "orgs": self.orgs, "streams": self.streams, "domains": self.domains, "pool": self.pool }))
+        Ok(json!({
+            "orgs": self.orgs,
+            "streams": self.streams,
+            "domains": self.domains,
+            "destinations": self.destinations,
+            "pool": self.pool,
+        }))
     }
 
     fn cells(rule: &rule::Egress) -> Vec<String> {
@@ -307,7 +318,7 @@ impl RuleArgs for EgressArgs {
         vec![
             list(&rule.orgs, "any"),
             list(&streams, "any"),
-            list(&texts(&rule.domains), "any"),
+            list(&[texts(&rule.domains), texts(&rule.destinations)].concat(), "any"),
             rule.pool.clone(),
         ]
     }

@@ -33,7 +33,9 @@ pub(super) struct SmartHostArgs {
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// A login for some of the mail, before the other: "username=brand senders=*@brand.example domains=example.org
-    /// password_file=FILE"; several senders or domains with commas (again for more).
+    /// password_file=FILE"; several senders or domains with commas (again for more). By access token, in place of a
+    /// password: "username=brand oauth_token_url=URL oauth_client_id=ID oauth_client_secret_file=FILE
+    /// oauth_refresh_token_file=FILE oauth_scope=SCOPE".
     #[arg(long, value_name = "KEY=VALUE …", value_parser = login)]
     login: Vec<HostLoginNew>,
     /// Access tokens instead of a password (XOAUTH2): where they come from.
@@ -78,10 +80,34 @@ fn login(text: &str) -> Result<HostLoginNew, String> {
             "password_file" => {
                 login.password = Some(read_secret(Path::new(value)).map_err(|e| e.to_string())?);
             }
-            _ => return Err(format!("{key:?} is none of username, senders, domains and password_file")),
+            _ if key.starts_with("oauth_") => {
+                token(login.oauth.get_or_insert_default(), key, value)?;
+            }
+            _ => {
+                let keys = "username, senders, domains, password_file and oauth_…";
+                return Err(format!("{key:?} is none of {keys}"));
+            }
         }
     }
     if login.username.is_empty() { Err("a login needs a username=…".into()) } else { Ok(login) }
+}
+
+/// A key of `--login` about access tokens.
+fn token(oauth: &mut OAuthNew, key: &str, value: &str) -> Result<(), String> {
+    match key {
+        "oauth_token_url" => oauth.token_url = value.to_owned(),
+        "oauth_client_id" => oauth.client_id = value.to_owned(),
+        "oauth_client_secret_file" => {
+            oauth.client_secret = Some(read_secret(Path::new(value)).map_err(|e| e.to_string())?);
+        }
+        "oauth_refresh_token_file" => oauth.refresh_token_file = Some(value.to_owned()),
+        "oauth_scope" => oauth.scope = value.to_owned(),
+        _ => {
+            let keys = "token_url, client_id, client_secret_file, refresh_token_file and scope";
+            return Err(format!("{key:?}: after oauth_ come {keys}"));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Subcommand)]
@@ -241,7 +267,8 @@ fn show_health(host: &SmartHost) {
     let say = |text: &str| output::line(&output::clean(text));
     for login in &host.logins {
         let (senders, domains) = (list(&login.senders, "anyone"), list(&login.domains, "anyone"));
-        say(&format!("login {} for mail from {senders} to {domains}", login.username));
+        let by = login.token_url.as_ref().map_or(String::new(), |url| format!(", access tokens from {url}"));
+        say(&format!("login {} for mail from {senders} to {domains}{by}", login.username));
     }
     if let Some(url) = &host.token_url {
         say(&format!("access tokens from {url}"));

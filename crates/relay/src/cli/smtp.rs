@@ -8,7 +8,7 @@ use std::time::Duration;
 use ::smtp::client::ReplyParser;
 use ::smtp::stuffing::encode::{DotEncoder, Forbidden};
 use bytes::BytesMut;
-use mail::Reply;
+use mail::{EnhancedStatus, Reply};
 
 use super::context::CliError;
 
@@ -21,13 +21,14 @@ struct Dialogue {
     input: BytesMut,
 }
 
-/// Sends a message with CRLF line ends. The relay decides whether this client may.
+/// Sends a message with CRLF line ends to the first of these recipients, as many as the relay takes at a time; says what
+/// it was answered, and how many that are. The relay decides whether this client may.
 pub(super) fn send(
     server: SocketAddr,
     from: &str,
     to: &[String],
     content: &[u8],
-) -> Result<String, CliError> {
+) -> Result<(String, usize), CliError> {
     let lost = |e: &dyn std::fmt::Display| CliError::Temporary(format!("the relay at {server}: {e}"));
     let mut wire = Vec::with_capacity(content.len() + content.len() / 64 + 8);
     let mut encoder = DotEncoder::default();
@@ -44,15 +45,27 @@ pub(super) fn send(
     dialogue.expect(&[]).map_err(|e| lost(&e))?.yes("greeting")?;
     dialogue.say("EHLO localhost").map_err(|e| lost(&e))?.yes("EHLO")?;
     dialogue.say(&format!("MAIL FROM:<{from}>{eight}{smtputf8}")).map_err(|e| lost(&e))?.yes(from)?;
+    let mut taken = 0;
     for recipient in to {
-        dialogue.say(&format!("RCPT TO:<{recipient}>")).map_err(|e| lost(&e))?.yes(recipient)?;
+        let reply = dialogue.say(&format!("RCPT TO:<{recipient}>")).map_err(|e| lost(&e))?;
+        if taken > 0 && is_enough(&reply) {
+            break;
+        }
+        reply.yes(recipient)?;
+        taken += 1;
     }
     dialogue.say("DATA").map_err(|e| lost(&e))?.yes("DATA")?;
     let reply = dialogue.expect(&wire).map_err(|e| lost(&e))?;
     reply.yes("the message")?;
     // It is accepted: whatever happens to QUIT does not matter.
     let _ = dialogue.say("QUIT");
-    Ok(reply.text)
+    Ok((reply.text, taken))
+}
+
+/// No more recipients in this transaction (RFC 5321 section 4.5.3.1.10): those before are to be sent to, then the others.
+fn is_enough(reply: &Reply) -> bool {
+    let many = EnhancedStatus::new(4, 5, 3);
+    reply.code == 452 && reply.enhanced.is_none_or(|status| status == many)
 }
 
 impl Dialogue {

@@ -1,15 +1,16 @@
-//! `posthouse queue suspend | resume | suspensions | sites`, `posthouse provider` and `posthouse audit`.
+//! `posthouse queue suspend | resume | suspensions | sites` and `posthouse provider`.
 
-use api::types::{AuditEntry, AuditQuery, Paging, PathView, ProviderView, SuspensionNew};
+use api::types::{
+    Paging, PathView, ProviderView, ResumeQuery, ResumeReach, Suspended, SuspensionNew, SuspensionReach,
+};
 use clap::{Args, Subcommand};
 use directory::rule::{Entry, Suspension};
 use hyper::Method;
 
 use super::accounts::{all, remove, show};
-use super::client::Client;
+use super::client::{Client, pairs, with_query};
 use super::context::{CliError, Context};
 use super::output;
-use super::trace::time;
 use crate::config::values::parse_duration;
 
 /// Which mail; all that is given must match.
@@ -21,9 +22,13 @@ pub(super) struct Which {
     /// What kind of mail: transactional or bulk.
     #[arg(long)]
     stream: Option<String>,
-    /// The recipients' domain, such as example.com or "*.example.com".
-    #[arg(long)]
+    /// The recipients' domain, such as example.com or "*.example.com", for mail that goes to its mail exchangers; for mail
+    /// that a route sends elsewhere, give --destination.
+    #[arg(long, conflicts_with = "destination")]
     domain: Option<String>,
+    /// Where a route sends mail, as `route list` and `queue list` show it: smarthost:NAME, smtp://host:port.
+    #[arg(long)]
+    destination: Option<String>,
     /// A provider such as gmail, or a site as `queue sites` shows it.
     #[arg(long)]
     site: Option<String>,
@@ -34,8 +39,8 @@ pub(super) struct Which {
 
 impl Which {
     fn is_empty(&self) -> bool {
-        let Self { org, stream, domain, site, source } = self;
-        [org, stream, domain, site, source].iter().all(|it| it.is_none())
+        let Self { org, stream, domain, destination, site, source } = self;
+        [org, stream, domain, destination, site, source].iter().all(|it| it.is_none())
     }
 
     /// Whether the suspension is for this very mail.
@@ -47,6 +52,7 @@ impl Which {
         same(&self.org, suspension.org.clone())
             && same(&self.stream, suspension.stream.map(|s| s.as_str().to_owned()))
             && same(&self.domain, suspension.domain.as_ref().map(ToString::to_string))
+            && self.destination == suspension.destination.as_ref().map(ToString::to_string)
             && same(&self.site, suspension.site.clone())
             && same(&self.source, suspension.source.clone())
     }
@@ -65,6 +71,9 @@ pub(super) struct SuspendArgs {
     /// Why, for those who look at it later.
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
+    /// Only tell how many queues and deliveries it would stop.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +86,9 @@ pub(super) struct ResumeArgs {
     /// All suspensions.
     #[arg(long)]
     all: bool,
+    /// Only tell which suspensions it would lift, and how many queues and deliveries would go on.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// A time, or how long until then, as RFC 3339.
@@ -93,23 +105,67 @@ pub(super) async fn suspend(client: &Client, json: bool, args: SuspendArgs) -> R
     if args.which.is_empty() && !args.all {
         return Err(CliError::Usage("which mail? Give a filter, or --all to stop everything".into()));
     }
-    let Which { org, stream, domain, site, source } = args.which;
+    let Which { org, stream, domain, destination, site, source } = args.which;
+    let by_domain = domain.clone();
     let new = SuspensionNew {
         org,
         stream,
         domain,
+        destination,
         site,
         source,
         until: args.until,
         reason: args.why,
         all: args.all,
+        dry_run: args.dry_run,
     };
-    let made: Entry<Suspension> = client.call(Method::POST, "/api/suspensions", Some(&new)).await?;
-    show_suspensions(json, vec![made], true);
-    if !json {
+    let made: Suspended = client.call(Method::POST, "/api/suspensions", Some(&new)).await?;
+    if json {
+        output::json(&made);
+        return Ok(());
+    }
+    let Suspended { suspension, reach } = made;
+    let is_made = suspension.is_some();
+    if let Some(made) = suspension {
+        show_suspensions(false, vec![made], true);
         output::note("mail is still accepted for it and waits in the queue");
     }
+    let Some(reach) = reach else { return Ok(()) };
+    let how_many = sums(reach.deliveries, reach.queues);
+    if is_made {
+        output::note(&format!("it stops {how_many} now"));
+    } else {
+        output::line(&format!("{how_many} would be suspended"));
+    }
+    if reach.by_other_source > 0 {
+        let these = sum(reach.by_other_source, "delivery", "deliveries");
+        output::note(&format!("{these} may leave by another source of the pool, and go on by that one"));
+    }
+    if let Some(domain) = by_domain {
+        tell_routed(&domain, &reach);
+    }
     Ok(())
+}
+
+/// `3 deliveries in 1 queue`.
+fn sums(deliveries: u64, queues: u64) -> String {
+    format!("{} in {}", sum(deliveries, "delivery", "deliveries"), sum(queues, "queue", "queues"))
+}
+
+fn sum(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// A domain is its mail exchangers; a route that sends mail for it elsewhere has a name of its own.
+fn tell_routed(domain: &str, reach: &SuspensionReach) {
+    if reach.routed.is_empty() {
+        return;
+    }
+    let these: Vec<String> = reach.routed.iter().map(|to| format!("--destination {to}")).collect();
+    output::note(&output::clean(&format!(
+        "mail for {domain} that a route sends elsewhere is not concerned; to stop that (with all that goes there): {}",
+        these.join(", ")
+    )));
 }
 
 pub(super) async fn resume(client: &Client, json: bool, args: ResumeArgs) -> Result<(), CliError> {
@@ -134,6 +190,9 @@ pub(super) async fn resume(client: &Client, json: bool, args: ResumeArgs) -> Res
             "nothing is suspended by this very filter: see `posthouse queue suspensions`".into(),
         ));
     }
+    if args.dry_run {
+        return would_resume(client, json, meant).await;
+    }
     for entry in &meant {
         remove(client, "suspensions", &entry.id).await?;
     }
@@ -143,6 +202,26 @@ pub(super) async fn resume(client: &Client, json: bool, args: ResumeArgs) -> Res
         for entry in &meant {
             output::line(&output::clean(&format!("{} resumed: {}", entry.id, entry.rule.scope())));
         }
+    }
+    Ok(())
+}
+
+/// What lifting these would do.
+async fn would_resume(client: &Client, json: bool, meant: Vec<Entry<Suspension>>) -> Result<(), CliError> {
+    let ids: Vec<&str> = meant.iter().map(|entry| &*entry.id).collect();
+    let query = ResumeQuery { ids: ids.join(",") };
+    let reach: ResumeReach = client.get(&with_query("/api/suspensions/reach", &pairs(&query))).await?;
+    if json {
+        output::json(&serde_json::json!({ "dry_run": true, "suspensions": meant, "reach": reach }));
+        return Ok(());
+    }
+    for entry in &meant {
+        output::line(&output::clean(&format!("{} would be resumed: {}", entry.id, entry.rule.scope())));
+    }
+    output::line(&format!("{} would go on", sums(reach.deliveries, reach.queues)));
+    if reach.still_suspended > 0 {
+        let verb = if reach.still_suspended == 1 { "delivery stays" } else { "deliveries stay" };
+        output::note(&format!("{} {verb} suspended by another one", reach.still_suspended));
     }
     Ok(())
 }
@@ -253,64 +332,4 @@ fn show_providers(json: bool, providers: Vec<ProviderView>, one: bool) {
             p.mx.join(" "),
         ]
     });
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
-    /// List what was changed and done to the queue, newest first.
-    List {
-        /// At or after this time (2026-11-24T07:00:00Z), or so long ago (2h).
-        #[arg(long, value_name = "TIME", value_parser = time)]
-        since: Option<String>,
-        /// By someone whose name holds this.
-        #[arg(long, value_name = "WHO")]
-        by: Option<String>,
-        /// To this kind of thing: organisation, credential, route, source, suspension, queue, …
-        #[arg(long, value_name = "KIND")]
-        what: Option<String>,
-        /// To the thing of this name.
-        #[arg(long)]
-        name: Option<String>,
-        /// At most so many; 0 is all.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-    },
-}
-
-pub(super) fn audit(context: &Context, command: AuditCommand) -> Result<(), CliError> {
-    let json = context.json;
-    let AuditCommand::List { since, by, what, name, limit } = command;
-    let query = AuditQuery { since, by, what, name, ..AuditQuery::default() };
-    context.with_data(async |client| {
-        let mut entries: Vec<AuditEntry> = Vec::new();
-        let more = client.pages("/api/audit", &query, limit, |part| entries.extend(part)).await?;
-        show(json, entries, false, &["AT", "BY", "ACTION", "WHAT", "NAME", "DETAIL"], |e| {
-            vec![e.at.clone(), e.by.clone(), e.action.clone(), e.what.clone(), e.name.clone(), detail(e)]
-        });
-        if more {
-            output::note(&format!("there are more than {limit}; see all with --limit 0"));
-        }
-        Ok(())
-    })
-}
-
-/// What a change changed, in a line: keys that differ, or how many deliveries.
-fn detail(entry: &AuditEntry) -> String {
-    let text = |value: Option<&serde_json::Value>| match value {
-        None | Some(serde_json::Value::Null) => "-".to_owned(),
-        Some(serde_json::Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    };
-    if entry.what == "queue" {
-        let after = entry.after.as_ref();
-        return format!("{} deliveries", text(after.and_then(|after| after.get("changed"))));
-    }
-    let (Some(before), Some(after)) = (&entry.before, &entry.after) else { return String::new() };
-    let keys = after.as_object().into_iter().chain(before.as_object()).flat_map(|o| o.keys());
-    let mut changed: Vec<&String> = keys.filter(|key| before.get(*key) != after.get(*key)).collect();
-    changed.sort_unstable();
-    changed.dedup();
-    let words =
-        changed.iter().map(|key| format!("{key}: {} → {}", text(before.get(*key)), text(after.get(*key))));
-    words.collect::<Vec<_>>().join(", ")
 }

@@ -114,16 +114,20 @@ impl Secrets<'_> {
         for (i, login) in host.login.iter_mut().enumerate() {
             let at = format!("{at}.login[{i}]");
             self.fill(&at, "password", &mut login.password, &mut login.password_file, |s| s);
+            self.oauth(&at, login.oauth.as_mut());
         }
-        if let Some(oauth) = &mut host.oauth {
-            let at = format!("{at}.oauth");
-            self.fill(&at, "client_secret", &mut oauth.client_secret, &mut oauth.client_secret_file, |s| s);
-            if let Some(path) = &mut oauth.refresh_token_file {
-                // Read when it is needed: the relay itself writes it anew.
-                (self.absolute)(path);
-                if oauth.refresh_token.is_some() {
-                    self.both(&at, "refresh_token");
-                }
+        self.oauth(&at, host.oauth.as_mut());
+    }
+
+    fn oauth(&mut self, at: &str, oauth: Option<&mut super::OAuth>) {
+        let Some(oauth) = oauth else { return };
+        let at = format!("{at}.oauth");
+        self.fill(&at, "client_secret", &mut oauth.client_secret, &mut oauth.client_secret_file, |s| s);
+        if let Some(path) = &mut oauth.refresh_token_file {
+            // Read when it is needed: the relay itself writes it anew.
+            (self.absolute)(path);
+            if oauth.refresh_token.is_some() {
+                self.both(&at, "refresh_token");
             }
         }
     }

@@ -96,6 +96,9 @@ pub struct LoginRule {
     /// A file that holds the password; a line end at its end does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Access tokens for this login instead of a password (XOAUTH2), with the keys of the smart host's own `oauth`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth: Option<OAuth>,
 }
 
 fn tls_words(_: &mut SchemaGenerator) -> Schema {

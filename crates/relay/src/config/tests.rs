@@ -51,6 +51,9 @@ fn everything_that_can_be_written_is_read() {
     let oauth = office.oauth.as_ref().unwrap();
     assert_eq!(oauth.client_secret.as_ref().unwrap().expose(), "hunter2");
     assert_eq!(oauth.refresh_token_file, Some(dir.path().join("refresh.token")), "read when it is needed");
+    let oauth = office.login[1].oauth.as_ref().unwrap();
+    assert_eq!(oauth.client_secret.as_ref().unwrap().expose(), "hunter2");
+    assert_eq!(oauth.refresh_token_file, Some(dir.path().join("brand.token")));
     outgoing(&config, dir.path());
     assert_eq!(config.queue.retry, [Duration::from_secs(1), Duration::from_secs(300)]);
     assert_eq!(config.queue.max_message_size, 25_000_000);
@@ -61,6 +64,10 @@ fn everything_that_can_be_written_is_read() {
 
 /// What the file says about outgoing mail.
 fn outgoing(config: &Config, base: &Path) {
+    let delivery = &config.delivery;
+    assert_eq!((delivery.connections, delivery.connection_age_max), (3000, Duration::from_secs(120)));
+    assert!(delivery.lmtp_starttls);
+    assert_eq!(config.egress[1].destinations[1].to_string(), "smtp://10.0.0.5:25");
     let fast = &config.sources["fast"];
     assert_eq!(fast.proxy_password.as_ref().unwrap().expose(), "hunter2");
     assert_eq!(fast.warmup.as_ref().unwrap().plan, [50, 100, 500]);
@@ -167,6 +174,14 @@ const MISTAKES: &[&str] = &[
     "[suppression]\nautomatic = \"all\"\n",
     "[dns]\ndnssec = \"yes\"\n",
     "[delivery]\ntls_reports_from = \"postmaster\"\n",
+    "[delivery]\nconnection_age_max = \"0s\"\n",
+    "[[egress]]\ndestinations = [\"smarthost:up\"]\npool = \"default\"\n",
+    "[[egress]]\ndestinations = [\"smtp://a.example:25\", \"mx:a.example\"]\npool = \"default\"\n",
+    "[[egress]]\ndestinations = [\"discard\"]\npool = \"default\"\n",
+    "[smarthost.up]\nhosts = [\"a.example:587\"]\n[[smarthost.up.login]]\nusername = \"x\"\npassword = \"p\"\n\
+     [smarthost.up.login.oauth]\ntoken_url = \"https://a.example\"\nclient_id = \"x\"\n",
+    "[smarthost.up]\nhosts = [\"a.example:587\"]\n[[smarthost.up.login]]\nusername = \"x\"\n\
+     [smarthost.up.login.oauth]\ntoken_url = \"http://a.example\"\nclient_id = \"x\"\nclient_secret = \"s\"\n",
 ];
 
 /// Every message in one snapshot: what a person sees for each mistake.

@@ -205,9 +205,24 @@ impl Validate<'_> {
 
     fn logins(&mut self, name: &str, host: &super::SmartHost, at: &str) {
         for (i, login) in host.login.iter().enumerate() {
-            if login.password.is_none() && login.password_file.is_none() {
-                let message = format!("the login {:?} has no password", login.username);
-                self.wrong(&format!("{at}.login[{i}]"), message, "password_file = \"FILE\"");
+            let at = format!("{at}.login[{i}]");
+            let has_password = login.password.is_some() || login.password_file.is_some();
+            match &login.oauth {
+                None if !has_password => {
+                    let message = format!("the login {:?} has no password", login.username);
+                    self.wrong(
+                        &at,
+                        message,
+                        "password_file = \"FILE\", or oauth = { token_url = …, client_id = … }",
+                    );
+                }
+                None => {}
+                Some(oauth) => {
+                    if has_password {
+                        self.wrong(&at, "both a password and `oauth`", "keep one of them");
+                    }
+                    self.oauth(oauth, &format!("{at}.oauth"));
+                }
             }
         }
         let has_password = host.password.is_some() || host.password_file.is_some();
@@ -225,18 +240,19 @@ impl Validate<'_> {
         if has_password {
             self.wrong(at, "both a password and `oauth`", "keep one of them");
         }
+        self.oauth(oauth, &format!("{at}.oauth"));
+    }
+
+    fn oauth(&mut self, oauth: &super::OAuth, at: &str) {
         if !oauth.token_url.starts_with("https://") {
-            self.wrong(
-                &format!("{at}.oauth.token_url"),
-                "the token endpoint has to be an https:// address",
-                "",
-            );
+            let message = "the token endpoint has to be an https:// address";
+            self.wrong(&format!("{at}.token_url"), message, "");
         }
         let refresh = oauth.refresh_token.is_some() || oauth.refresh_token_file.is_some();
         if !refresh && oauth.client_secret.is_none() && oauth.client_secret_file.is_none() {
             let message =
                 "without a refresh token the client credentials are used, and those need a client secret";
-            self.wrong(&format!("{at}.oauth"), message, "give `refresh_token_file` or `client_secret_file`");
+            self.wrong(at, message, "give `refresh_token_file` or `client_secret_file`");
         }
     }
 
@@ -265,6 +281,7 @@ impl Validate<'_> {
             ("delivery.block_timeout", delivery.block_timeout),
             ("delivery.final_timeout", delivery.final_timeout),
             ("delivery.probe_interval", delivery.probe_interval),
+            ("delivery.connection_age_max", delivery.connection_age_max),
         ];
         for (key, value) in positive {
             if value.is_zero() {

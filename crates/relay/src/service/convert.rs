@@ -203,6 +203,8 @@ pub(crate) fn delivering(
     settings.pipelining = delivery.pipelining;
     settings.bdat = delivery.chunking;
     settings.probe_interval = delivery.probe_interval;
+    settings.connection_age_max = delivery.connection_age_max;
+    settings.lmtp_starttls = delivery.lmtp_starttls;
     settings.timeouts = deliver::Timeouts {
         connect: delivery.connect_timeout,
         greeting: delivery.greeting_timeout,
@@ -239,12 +241,6 @@ pub(crate) fn routes(config: &Config) -> Result<Vec<directory::NewRoute>, String
 pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
     let secret =
         |secret: &Option<config::Secret>| secret.as_ref().map(|s| directory::Secret::new(s.expose()));
-    let login = |login: &config::LoginRule| directory::HostLogin {
-        senders: login.senders.clone(),
-        domains: login.domains.clone(),
-        username: login.username.clone(),
-        password: secret(&login.password),
-    };
     let oauth = |oauth: &config::OAuth| directory::HostOAuth {
         token_url: oauth.token_url.clone(),
         client_id: oauth.client_id.clone(),
@@ -252,6 +248,13 @@ pub(crate) fn config_smarthosts(config: &Config) -> Vec<directory::SmartHost> {
         refresh_token: secret(&oauth.refresh_token),
         refresh_token_file: oauth.refresh_token_file.clone(),
         scope: oauth.scope.clone(),
+    };
+    let login = |login: &config::LoginRule| directory::HostLogin {
+        senders: login.senders.clone(),
+        domains: login.domains.clone(),
+        username: login.username.clone(),
+        password: secret(&login.password),
+        oauth: login.oauth.as_ref().map(oauth),
     };
     let convert = |(name, host): (&String, &config::SmartHost)| directory::SmartHost {
         name: name.as_str().into(),

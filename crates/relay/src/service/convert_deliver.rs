@@ -9,7 +9,7 @@ use deliver::{
     WeightedHost,
 };
 use directory::rule::{ProxyKind, Source, TlsLevel, TlsPolicy};
-use directory::{HostOrder, Secret, Snapshot};
+use directory::{HostLogin, HostOAuth, HostOrder, Secret, Snapshot};
 use mail::SourceName;
 use net::{Egress, SocksLogin};
 
@@ -32,34 +32,19 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
     let weights = more.weights.iter().copied().chain(std::iter::repeat(1));
     let hosts =
         host.hosts.iter().cloned().zip(weights).map(|(at, weight)| WeightedHost { at, weight }).collect();
-    let logins = more.logins.iter().map(|rule| LoginRule {
-        senders: rule.senders.clone(),
-        domains: rule.domains.clone(),
-        login: LoginSource::password(rule.username.clone(), text(&rule.password), in_the_clear),
-    });
-    let login = match (&host.username, &more.oauth) {
-        (None, _) => None,
-        (Some(username), None) => {
-            Some(LoginSource::password(username.clone(), text(&host.password), in_the_clear))
-        }
-        (Some(username), Some(oauth)) => {
-            let in_file = oauth.refresh_token_file.clone().map(RefreshToken::File);
-            let in_text = || {
-                Some(RefreshToken::Text(smtp::sasl::Password(
-                    oauth.refresh_token.as_ref()?.expose().to_owned(),
-                )))
-            };
-            let made = OAuth::new(
-                username.clone(),
-                &oauth.token_url,
-                oauth.client_id.clone(),
-                oauth.client_secret.as_ref().map(|s| s.expose().to_owned()),
-                in_file.or_else(in_text),
-                oauth.scope.clone(),
-            );
-            Some(LoginSource::OAuth(Arc::new(made.map_err(|error| error.to_string())?)))
-        }
+    let login = |username: &String, password: &Option<Secret>, oauth: &Option<HostOAuth>| match oauth {
+        None => Ok(LoginSource::password(username.clone(), text(password), in_the_clear)),
+        Some(oauth) => by_token(username, oauth),
     };
+    let rule = |rule: &HostLogin| {
+        Ok::<_, String>(LoginRule {
+            senders: rule.senders.clone(),
+            domains: rule.domains.clone(),
+            login: login(&rule.username, &rule.password, &rule.oauth)?,
+        })
+    };
+    let logins = more.logins.iter().map(rule).collect::<Result<_, _>>()?;
+    let login = host.username.as_ref().map(|name| login(name, &host.password, &more.oauth)).transpose()?;
     let order = match more.order {
         HostOrder::Ordered => Order::Ordered,
         HostOrder::Weighted => Order::Weighted,
@@ -71,8 +56,26 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
         }
         _ => None,
     };
-    let (name, tls, logins) = (Arc::clone(&host.name), host.tls, logins.collect());
+    let (name, tls) = (Arc::clone(&host.name), host.tls);
     Ok(SmartHost { name, hosts, order, tls, logins, login, identity })
+}
+
+/// A login by access token.
+fn by_token(username: &str, oauth: &HostOAuth) -> Result<LoginSource, String> {
+    let in_file = oauth.refresh_token_file.clone().map(RefreshToken::File);
+    let in_text = || {
+        let token = oauth.refresh_token.as_ref()?.expose().to_owned();
+        Some(RefreshToken::Text(smtp::sasl::Password(token)))
+    };
+    let made = OAuth::new(
+        username,
+        &oauth.token_url,
+        oauth.client_id.clone(),
+        oauth.client_secret.as_ref().map(|s| s.expose().to_owned()),
+        in_file.or_else(in_text),
+        oauth.scope.clone(),
+    );
+    Ok(LoginSource::OAuth(Arc::new(made.map_err(|error| error.to_string())?)))
 }
 
 /// The outgoing addresses by name.

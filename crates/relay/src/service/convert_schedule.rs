@@ -81,12 +81,19 @@ impl Convert<'_> {
                 orgs,
                 streams: rule.streams.clone(),
                 domains: domains(&rule.domains),
+                destinations: rule.destinations.clone(),
                 pool: rule.pool.as_str().into(),
             })
         });
         all.extend(self.directory.orgs().filter_map(|org| {
             let pool = org.pool.clone()?;
-            Some(schedule::Egress { orgs: vec![org.id], streams: Vec::new(), domains: Vec::new(), pool })
+            Some(schedule::Egress {
+                orgs: vec![org.id],
+                streams: Vec::new(),
+                domains: Vec::new(),
+                destinations: Vec::new(),
+                pool,
+            })
         }));
         all
     }
@@ -145,12 +152,18 @@ impl Convert<'_> {
                 Some(name) => Some(self.org(name)?),
                 None => None,
             };
+            let domain = match &rule.domain {
+                // One that is not understood stops nothing, rather than everything.
+                Some(pattern) => Some(pattern.to_string().parse().ok()?),
+                None => None,
+            };
             Some(schedule::Suspension {
                 id: entry.id.parse().unwrap_or_default(),
                 scope: schedule::Scope {
                     org,
                     stream: rule.stream,
-                    domain: rule.domain.as_ref().and_then(|pattern| pattern.to_string().parse().ok()),
+                    domain,
+                    destination: rule.destination.clone(),
                     site: rule.at_site(),
                     source: rule.source.as_deref().map(Into::into),
                 },

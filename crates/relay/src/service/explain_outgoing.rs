@@ -136,6 +136,7 @@ impl Relay {
             let hit = rule.org.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(&org))
                 && rule.stream.is_none_or(|stream| stream == mail.stream)
                 && rule.domain.as_ref().is_none_or(|pattern| by_domain(std::slice::from_ref(pattern)))
+                && rule.destination.as_ref().is_none_or(|to| to == destination)
                 && (rule.site.is_none() || rule.at_site().as_ref() == site);
             if hit {
                 let until = rule.until.map_or_else(|| "it is resumed".into(), |until| until.to_string());

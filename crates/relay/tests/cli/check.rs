@@ -56,6 +56,32 @@ fn what_is_wrong_on_this_machine_is_told() {
     assert!(text.contains("FAIL") && text.contains("-> "), "{text}");
 }
 
+/// Both `check` and the start say so, and the relay starts all the same.
+#[test]
+fn too_few_open_files_are_told() {
+    let place = Place::new();
+    let bin = env!("CARGO_BIN_EXE_posthouse");
+    let with = |files: u32, command: &str| {
+        place.run_as("sh".as_ref(), &["-c", &format!("ulimit -n {files} && exec {bin} {command}")], "")
+    };
+    let few = with(1024, "check --offline --json").ok();
+    let warned = findings(&few, "warn").join("\n");
+    let words =
+        "the system allows 1024 open files, and limits.connections (1000), delivery.connections (2000)";
+    assert!(warned.contains(words), "{warned}");
+    let enough = with(4096, "check --offline --json").ok();
+    assert!(
+        findings(&enough, "ok").iter().any(|t| t.contains("4096 open files are allowed")),
+        "{}",
+        enough.out
+    );
+    // It ends at once, as there is no such directory; what was to be said is said before.
+    place.write("posthouse.toml", "data_dir = \"/dev/null/none\"\n");
+    let started = with(1024, "serve");
+    assert!(started.code != 0 && started.err.contains("raise LimitNOFILE"), "{started:#?}");
+    assert!(!with(4096, "serve").err.contains("LimitNOFILE"));
+}
+
 #[test]
 fn what_outgoing_mail_needs_is_looked_at() {
     let place = Place::with(

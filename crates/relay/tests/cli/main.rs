@@ -10,3 +10,4 @@ mod operate;
 mod outgoing;
 mod quickstart;
 mod sendmail;
+mod stops;

@@ -263,6 +263,15 @@ fn a_smart_host_is_shown_with_logins_and_weights() {
     assert!(!shown.contains("hunter2"), "{shown}");
     let shown = place.run(&["smarthost", "show", "up", "--json"]).ok().json();
     assert_eq!((&shown["order"], &shown["weights"]), (&json!("weighted"), &json!([3, 1])));
+    let login = "username=brand senders=*@brand.example oauth_token_url=https://login.example/token oauth_client_id=id \
+                 oauth_refresh_token_file=/var/lib/brand.token oauth_scope=mail";
+    place.run(&["smarthost", "add", "tokens", "--host", "a.example:587", "--login", login]).ok();
+    let shown = place.run(&["smarthost", "show", "tokens"]).ok().out;
+    let words =
+        "login brand for mail from brand.example to anyone, access tokens from https://login.example/token";
+    assert!(shown.contains(words), "{shown}");
+    let wrong = "username=brand oauth_token=x";
+    place.run(&["smarthost", "add", "x", "--host", "a.example:587", "--login", wrong]).failed(2);
     place.run(&["smarthost", "add", "x", "--host", "a.example:587", "--login", "username=x"]).failed(1);
     place.run(&["smarthost", "add", "x", "--host", "a.example:587", "--login", "user=x"]).failed(2);
 }

@@ -59,6 +59,46 @@ fn a_user_who_may_not_use_the_socket_sends_by_smtp() {
     assert!(later.err.contains(&at.to_string()), "{}", later.err);
 }
 
+/// Recipients of all messages in the queue, and how many each message has.
+fn parts(place: &Place) -> (Vec<String>, Vec<usize>) {
+    let list = place.run(&["queue", "list", "--json", "--limit", "0"]).ok().json();
+    let (mut all, mut sizes) = (Vec::new(), Vec::new());
+    for delivery in list.as_array().unwrap() {
+        let to = delivery["recipients"].as_array().unwrap();
+        sizes.push(to.len());
+        all.extend(to.iter().map(|r| r["address"].as_str().unwrap().to_owned()));
+    }
+    all.sort_unstable();
+    (all, sizes)
+}
+
+#[test]
+fn more_recipients_than_a_message_may_have_get_it_in_parts() {
+    let base = "limits = { recipients = 100 }\nrelay = { networks = [\"127.0.0.1\"] }\nroute = [{ to = \"sandbox\" }]\n";
+    let server = Place::with(base);
+    let _running = server.serve();
+    let at = server.listens("smtp");
+    let mut to: Vec<String> = (0..250).map(|n| format!("u{n:03}@example.org")).collect();
+    let mail = format!("To: {}\nSubject: x\n\nbody\n", to.join(",\n "));
+    let sent = server.run_with(&["sendmail", "-t", "-v", "-fann@example.com"], &mail).ok();
+    assert_eq!(sent.err.lines().count(), 3, "an id for each part: {}", sent.err);
+    assert_eq!(parts(&server), (to.clone(), vec![100, 100, 50]));
+    server.run(&["queue", "remove", "--all"]).ok();
+
+    // By SMTP it is the relay that says how many it takes.
+    let user = Place::bare(&format!("listener = [{{ address = [\"{at}\"] }}]\n"));
+    user.run_with(&["sendmail", "-t", "-fann@example.com"], &mail).ok();
+    assert_eq!(parts(&server), (to.clone(), vec![100, 100, 50]));
+    server.run(&["queue", "remove", "--all"]).ok();
+
+    // Who has it, where one of the others is refused.
+    server.run(&["suppression", "add", &to[150]]).ok();
+    let refused = server.run_with(&["sendmail", "-t", "-fann@example.com"], &mail).failed(1);
+    assert!(refused.err.contains("taken for the first 100 of 250 recipients"), "{}", refused.err);
+    to.truncate(100);
+    assert_eq!(parts(&server), (to, vec![100]));
+}
+
 #[test]
 fn a_refusal_says_what_to_do() {
     let server = Place::new();

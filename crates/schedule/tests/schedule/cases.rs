@@ -181,7 +181,13 @@ fn a_blocked_source_is_replaced_by_others_of_its_pool() {
         pools: vec![Pool { name: "two".into(), sources: vec![("default".into(), 1), ("b".into(), 1)] }],
         ..Policy::default()
     };
-    let egress = Egress { orgs: Vec::new(), streams: Vec::new(), domains: Vec::new(), pool: "two".into() };
+    let egress = Egress {
+        orgs: Vec::new(),
+        streams: Vec::new(),
+        domains: Vec::new(),
+        destinations: Vec::new(),
+        pool: "two".into(),
+    };
     policy.egress.push(egress);
     let mut sim = Simulation::new(1, policy, &[("hosts:mx.a.example", Behaviour::Blocks)]);
     (0..500).for_each(|n| sim.arrive_at(n * SECOND, queue(1, Bulk, "mx:a.example")));

@@ -133,6 +133,7 @@ fn policy() -> Policy {
             orgs: vec![mail::OrgId(2), mail::OrgId(3)],
             streams: Vec::new(),
             domains: Vec::new(),
+            destinations: Vec::new(),
             pool: "two".into(),
         }],
         shapes: vec![
@@ -162,11 +163,12 @@ fn credential(n: usize) -> Option<Arc<str>> {
 
 fn scope(n: usize, m: usize) -> Scope {
     let mut scope = Scope::default();
-    match n % 5 {
+    match n % 6 {
         0 => scope.org = Some(mail::OrgId(1 + i64::try_from(m % 4).unwrap())),
         1 => scope.stream = Some(if m.is_multiple_of(2) { Stream::Bulk } else { Stream::Transactional }),
         2 => scope.domain = Some("a.example".parse().unwrap()),
         3 => scope.site = Some(SITES[m % SITES.len()].parse().unwrap()),
+        4 => scope.destination = Some("smarthost:c".parse().unwrap()),
         _ => scope.source = Some(if m.is_multiple_of(2) { "b".into() } else { "default".into() }),
     }
     scope

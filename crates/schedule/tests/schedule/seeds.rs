@@ -75,7 +75,13 @@ fn policy(dice: &mut Dice<'_>) -> Policy {
         limits,
         sources: vec![Source { name: "b".into(), warmup }],
         pools: vec![pool],
-        egress: vec![Egress { orgs, streams: Vec::new(), domains: Vec::new(), pool: "two".into() }],
+        egress: vec![Egress {
+            orgs,
+            streams: Vec::new(),
+            domains: Vec::new(),
+            destinations: Vec::new(),
+            pool: "two".into(),
+        }],
         ..Policy::default()
     };
     if dice.one_in(2) {

@@ -105,18 +105,48 @@ pub(super) fn run(context: &Context, args: SendmailArgs) -> Result<(), CliError>
     }
     let verbose = args.verbose;
     let (envelope, content) = compose(config.as_ref().ok(), args)?;
-    let sent = match &config {
-        Ok(config) => submit(context, config, &envelope, &content)?,
-        Err(_) => None,
-    };
-    let sent = match sent {
-        Some(id) => id,
-        None => by_smtp(config.as_ref().ok(), &envelope, content)?,
-    };
-    if verbose {
-        output::note(&output::clean(&sent));
+    let mut done = 0;
+    while done < envelope.to.len() {
+        let (sent, taken) = part(context, config.as_ref().ok(), &envelope, done, &content)
+            .map_err(|error| behind(error, done, envelope.to.len()))?;
+        done += taken;
+        if verbose {
+            output::note(&output::clean(&sent));
+        }
     }
     Ok(())
+}
+
+/// Hands the message over for the recipients behind the first `done`, as many as are taken at a time. Says which message
+/// that is, and how many recipients.
+fn part(
+    context: &Context,
+    config: Option<&Config>,
+    envelope: &Envelope,
+    done: usize,
+    content: &[u8],
+) -> Result<(String, usize), CliError> {
+    let left = &envelope.to[done..];
+    if let Some(config) = config {
+        let to = left[..left.len().min(config.limits.recipients)].to_vec();
+        let taken = to.len();
+        let part = Envelope { from: envelope.from.clone(), to };
+        if let Some(id) = submit(context, config, &part, content)? {
+            return Ok((id, taken));
+        }
+    }
+    by_smtp(config, &envelope.from, left, content)
+}
+
+/// With more recipients than fit into one message, some of them may have it already.
+fn behind(error: CliError, done: usize, all: usize) -> CliError {
+    if done == 0 {
+        return error;
+    }
+    let text = format!(
+        "{error}; the message was taken for the first {done} of {all} recipients, and not for the others"
+    );
+    if error.is_temporary() { CliError::Temporary(text) } else { CliError::Failed(text) }
 }
 
 /// Reads the message and makes its envelope.
@@ -195,10 +225,15 @@ fn servers(config: Option<&Config>) -> Vec<SocketAddr> {
     }
 }
 
-fn by_smtp(config: Option<&Config>, envelope: &Envelope, content: Vec<u8>) -> Result<String, CliError> {
+fn by_smtp(
+    config: Option<&Config>,
+    from: &str,
+    to: &[String],
+    content: &[u8],
+) -> Result<(String, usize), CliError> {
     let mut first = None;
     for server in servers(config) {
-        match smtp::send(server, &envelope.from, &envelope.to, &content) {
+        match smtp::send(server, from, to, content) {
             Err(CliError::Temporary(why)) => first = first.or(Some(why)),
             Err(CliError::Failed(why)) if why.contains("5.7.1") => {
                 let help = "the relay does not take mail from users of this machine: add \"127.0.0.1\" to relay.networks, \
