@@ -6,6 +6,7 @@
 //! loses none.
 
 mod actions;
+pub(crate) mod attempts;
 mod bounces;
 mod locating;
 mod memory;
@@ -84,6 +85,8 @@ struct Inner {
     /// Told when the next wake-up moved.
     rearmed: Notify,
     tally: Tally,
+    /// Where it is noted what is under attempt, in a run that began after an unclean stop.
+    attempts: Option<Arc<attempts::Attempts>>,
     /// Questions for sites that are under way.
     locating: tokio::sync::Semaphore,
     tasks: TaskTracker,
@@ -129,6 +132,7 @@ impl Driver {
         engine: Arc<deliver::Engine>,
         clock: Clock,
         settings: Settings,
+        attempts: Option<attempts::Attempts>,
     ) -> Self {
         let now = Now::from(&clock);
         let seed = settings.retry.seed;
@@ -150,6 +154,7 @@ impl Driver {
             settings: ArcSwap::from_pointee(settings),
             rearmed: Notify::new(),
             tally: Tally::default(),
+            attempts: attempts.map(Arc::new),
             locating: tokio::sync::Semaphore::new(LOCATING_MAX),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),

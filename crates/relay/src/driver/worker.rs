@@ -49,6 +49,7 @@ enum Done {
 impl Worker {
     /// Delivers one; says what comes next.
     async fn turn(&mut self, id: DeliveryId) -> Option<DeliveryId> {
+        let under_attempt = self.driver.0.attempts.as_ref().map(|attempts| attempts.begin(id));
         let (report, done) = self.deliver_one(id).await;
         let driver = &self.driver;
         let stopping = driver.0.stopping.is_cancelled();
@@ -67,6 +68,7 @@ impl Worker {
             Done::Damaged(waiting, reason) => quarantine(driver, &waiting, reason),
             Done::Nothing => {}
         }
+        drop(under_attempt);
         match turn {
             (Turn::Deliver(id), _) => Some(id),
             (Turn::Wait, Some(told)) => self.idle(told).await,

@@ -1,6 +1,6 @@
 //! The life of a running relay: open, bind, serve, stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::tell::tell;
 use super::{Gate, Relay, RelayControl, Security, convert, convert_forward, logging, metrics, tls_reports};
 use crate::config::Config;
 use crate::driver::Driver;
+use crate::driver::attempts::{self, Attempts};
 use crate::pipeline::Pipeline;
 
 /// How long a stop waits for sessions and deliveries that are under way.
@@ -116,9 +117,14 @@ async fn open_all(
     let clock = Clock::system();
     let memory = MemoryBudget::new(config.limits.memory);
     let (store, recovery) = {
-        let (config, clock) = (convert::store(&config, memory), clock.clone());
+        let (mut config, clock) = (convert::store(&config, memory), clock.clone());
+        config.attempted = attempts::left(&config.dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was being attempted can't be read: all that was in memory is suspected");
+            None
+        });
         blocking(move || Store::open(config, clock)).await?
     };
+    let attempts = note_attempts(&config.data_dir, recovery.clean);
     tracing::info!(
         clean = recovery.clean,
         deliveries = recovery.deliveries,
@@ -151,6 +157,7 @@ async fn open_all(
         clock.clone(),
         convert::driving(&config, &snapshot, &forwarding, seed, clock.now())
             .map_err(ServeError::Configuration)?,
+        attempts,
     );
     let gate = Gate::new(&config, clock.clone()).map_err(ServeError::Configuration)?;
     let policy = ArcSwap::from_pointee(convert::policy(&config, &tls, &snapshot));
@@ -175,6 +182,16 @@ async fn open_all(
         connections: Connections::new(),
         reloading: tokio::sync::Mutex::new(()),
     }))
+}
+
+/// After an unclean stop it is noted what is being attempted, so that a message that brings the relay down is found out.
+fn note_attempts(data_dir: &Path, clean: bool) -> Option<Attempts> {
+    let kept =
+        if clean { attempts::forget(data_dir).map(|()| None) } else { Attempts::keep(data_dir).map(Some) };
+    kept.unwrap_or_else(|error| {
+        tracing::warn!(%error, "attempts can't be noted: after a crash all that was in memory is suspected");
+        None
+    })
 }
 
 async fn blocking<T: Send + 'static, E: Send + 'static>(
