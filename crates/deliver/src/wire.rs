@@ -135,7 +135,7 @@ fn lost(error: &io::Error) -> Lost {
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => Lost::Closed,
-        _ => Lost::Broken(error.to_string()),
+        _ => Lost::Broken(net::tls_words(error)),
     }
 }
 

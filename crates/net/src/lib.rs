@@ -24,6 +24,6 @@ pub use resolver::{
 pub use stream::{Binding, Stream};
 pub use tls::{
     CertificateFacts, CertificateFault, CertificateSource, ClientIdentity, ClientTls, ClientTlsConfig, Dane,
-    Named, Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust,
+    Named, Pair, Roots, ServerTls, ServerTlsConfig, Tlsa, Trust, tls_words,
 };
 pub use tlsrpt::{ReportAddress, report_addresses};

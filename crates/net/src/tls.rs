@@ -1,5 +1,6 @@
 //! TLS in both directions, by rustls on aws-lc-rs: versions 1.2 and 1.3, no others.
 
+mod alert;
 mod binding;
 mod client;
 mod dane;
@@ -18,6 +19,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use rustls::{ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion};
 
+pub use alert::tls_words;
 pub(crate) use client::ClientSide;
 pub use client::{ClientTls, ClientTlsConfig};
 pub use dane::{Dane, Tlsa};

@@ -192,7 +192,10 @@ fn load(config: &ServerTlsConfig, clock: &Clock) -> Result<Pair, NetError> {
 pub(super) fn handshake_failed(peer: &str, error: std::io::Error) -> NetError {
     let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     match tls {
-        Some(tls) => NetError::Peer(format!("TLS handshake with the {peer} failed: {tls}")),
+        Some(tls) => NetError::Peer(format!(
+            "TLS handshake with the {peer} failed: {}",
+            super::alert::rustls_words(tls)
+        )),
         None => NetError::network(format!("TLS handshake with the {peer} broke off"), error),
     }
 }

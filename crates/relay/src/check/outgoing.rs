@@ -24,6 +24,7 @@ pub(super) fn look(config: &Config, snapshot: &Snapshot, now: Timestamp, found: 
     aliases(config, snapshot, found);
     bounce_orgs(config, snapshot, found);
     policies(snapshot, found);
+    client_certificates(snapshot, found);
     data_files(config, found);
 }
 
@@ -114,6 +115,24 @@ fn policies(snapshot: &Snapshot, found: &mut Findings) {
                     let help = "correct the file, or the policy: without it nothing is sent to these domains";
                     found.fail("tls", format!("TLS policy {}: {error}", entry.id), help);
                 }
+            }
+        }
+    }
+}
+
+/// Whether what is shown to smart hosts that ask for a certificate can be read.
+fn client_certificates(snapshot: &Snapshot, found: &mut Findings) {
+    for host in snapshot.smarthosts() {
+        let pair = host.more.client_certificate.as_deref().zip(host.more.client_key.as_deref());
+        let Some((certificate, key)) = pair else { continue };
+        match net::ClientIdentity::load(certificate, key) {
+            Ok(_) => {
+                let text = format!("smart host {}: {} can be used", host.name, certificate.display());
+                found.ok("tls", text);
+            }
+            Err(error) => {
+                let help = "correct client_certificate and client_key: the relay does not start without them";
+                found.fail("tls", format!("smart host {}: {error}", host.name), help);
             }
         }
     }
