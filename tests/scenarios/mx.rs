@@ -107,17 +107,34 @@ fn private_and_loopback_targets_are_never_connected_to() {
 }
 
 #[test]
-fn ties_are_spread_and_circles_end() {
+fn ties_are_spread() {
     needs!("root", "knotd", "ip");
-    let world = world("");
+    // A connection for each, so that each chooses anew.
+    let world = world("[delivery]\nmessages_per_connection = 1\n");
     let (a, b) = (Sink::on(at(A), Options::default()), Sink::on(at(B), Options::default()));
-    send(&world.relay, "ann@circle.dest.example");
-    // Separate connections, so that each chooses anew.
     for n in 0..24 {
         send(&world.relay, &format!("u{n}@tie.dest.example"));
         eventually("it arrives", Duration::from_secs(20), || (a.count() + b.count() > n).then_some(()));
     }
     assert_eq!(a.count() + b.count(), 24);
+    assert!(
+        a.count() > 0 && b.count() > 0,
+        "one of two equals was never chosen: {} {}",
+        a.count(),
+        b.count()
+    );
+}
+
+#[test]
+fn circles_of_aliases_end_and_wait() {
+    needs!("root", "knotd", "ip");
+    let world = world("");
+    send(&world.relay, "ann@circle.dest.example");
+    eventually("it was put off, with a reason", Duration::from_secs(20), || {
+        let (_, trace) = world.relay.try_cli(&["trace", "ann@circle.dest.example"]);
+        (trace.contains("eferred") && trace.contains("circle")).then_some(())
+    });
+    assert_eq!(world.relay.queue().len(), 1, "somebody may mend the zone: it doesn't bounce");
 }
 
 #[test]

@@ -65,6 +65,24 @@ fn retry_does_not_wait_for_the_schedule() {
 }
 
 #[test]
+fn reroute_sends_what_waits_another_way() {
+    let relay = stuck(free_port());
+    let sink = Sink::start();
+    let told = relay.cli(&["queue", "reroute", "--domain", "two.example", "--via", &sink.url(), "--dry-run"]);
+    assert!(told.contains('2'), "{told}");
+    assert_eq!((relay.queue().len(), sink.connections()), (3, 0));
+    relay.cli(&["queue", "reroute", "--domain", "two.example", "--via", &sink.url()]);
+    let moved = sink.wait(2, Duration::from_secs(20));
+    let mut to: Vec<&str> = moved.iter().flat_map(Received::recipients).collect();
+    to.sort_unstable();
+    assert_eq!(to, ["bob@two.example", "cy@two.example"]);
+    eventually("who did it is on record", Duration::from_secs(10), || {
+        relay.cli(&["trace", "bob@two.example"]).contains("instead by").then_some(())
+    });
+    assert_eq!(relay.queue().len(), 1, "the others wait where they were");
+}
+
+#[test]
 fn the_queue_can_be_worked_on_while_the_relay_is_stopped() {
     let port = free_port();
     let mut relay = stuck(port);
