@@ -25,7 +25,9 @@ fuzz_target!(|text: &str| {
         assert!(made.local().len() <= 64, "{made}");
         // Of an address that another forwarder made, its end is kept, not its middle.
         if made.local().trim_start_matches('"').starts_with("SRS0=") {
-            assert_eq!(srs.reverse(&made, NOW), Ok(sender));
+            let back = srs.reverse(&made, NOW).expect("what we made");
+            // An international domain comes back in A-labels, which is what it is routed by.
+            assert_eq!((back.local(), back.domain()), (sender.local(), sender.domain()));
         }
     }
 });

@@ -51,6 +51,18 @@ fn quotes_that_were_taken_off_on_the_way_come_back_where_they_are_needed() {
     assert_eq!(ours.reverse(&address(&sent.replace('"', "")), NOW), Ok(sender));
 }
 
+/// Found by fuzzing: the rewritten address says A-labels, so that it can go where SMTPUTF8 isn't spoken.
+#[test]
+fn an_international_domain_comes_back_in_a_labels() {
+    let ours = at("ours.example");
+    let sender = address("al@thư.example");
+    let sent = ours.forward(&sender, NOW).unwrap();
+    assert!(sent.is_ascii(), "{sent}");
+    let back = ours.reverse(&sent, NOW).unwrap();
+    assert_eq!((back.local(), back.domain()), (sender.local(), sender.domain()));
+    assert_eq!(back, address("al@xn--th-e0a.example"));
+}
+
 #[test]
 fn a_bounce_goes_back_over_every_forwarder() {
     let (one, two, three) = (at("one.example"), at("two.example"), at("three.example"));
