@@ -19,23 +19,24 @@ fn what_was_acknowledged_survives_and_nothing_else_is_acknowledged() {
     }
     let mut world = World::new();
     let writer = world.writer(HOLD);
-    the_engine_of_the_leader_crashes(&world, &writer);
-    let leader = world.patroni.wait_settled();
-    two_of_three_are_gone(&mut world, &writer, leader);
+    let old = the_engine_of_the_leader_crashes(&world, &writer);
+    two_of_three_are_gone(&mut world, &writer, old);
     world.judge("short form", writer);
 }
 
-/// A standby takes over, and the clients find it by themselves.
-fn the_engine_of_the_leader_crashes(world: &World, writer: &Writer) {
+/// A standby takes over, and the clients find it by themselves. Returns the node that crashed.
+fn the_engine_of_the_leader_crashes(world: &World, writer: &Writer) -> usize {
     let old = world.leader();
     world.patroni.kill_engine(old);
     let dead = writer.now();
     writer.wait_acknowledged("writes are back after a crash", dead, 20, Duration::from_secs(30));
     println!("MEASURED engine killed: {:.1?} without an acknowledgement", writer.longest_gap(dead));
+    old
 }
 
 /// Nothing is acknowledged while no standby is left, not even when the server is made to say that a commit is done.
-fn two_of_three_are_gone(world: &mut World, writer: &Writer, leader: usize) {
+fn two_of_three_are_gone(world: &mut World, writer: &Writer, old: usize) {
+    let leader = world.patroni.wait_leader("another node leads", |n| n != old);
     for standby in world.others(leader) {
         world.patroni.kill_both(standby);
     }
@@ -46,19 +47,19 @@ fn two_of_three_are_gone(world: &mut World, writer: &Writer, leader: usize) {
         cancelled += world.to_waiting(leader, "pg_cancel_backend");
         (cancelled >= 20).then_some(())
     });
+    eventually("they wait again", EVER, || (world.waiting(leader) > 1).then_some(()));
     let terminated = world.to_waiting(leader, "pg_terminate_backend");
     eventually("they wait again", EVER, || (world.waiting(leader) > 1).then_some(()));
     assert_eq!(writer.acknowledged_since(alone), 0, "acknowledged by one server alone");
-    let back = world.others(leader)[0];
-    world.patroni.start_agent(back);
+    let back = world.others(leader).into_iter().find(|n| *n != old).unwrap();
     let started = writer.now();
+    world.patroni.start_agent(back);
     writer.wait_acknowledged("writes are back with the standby", alone, 20, Duration::from_secs(60));
     println!(
         "MEASURED two of three gone, {cancelled} commits cancelled, {terminated} sessions ended: \
          {:.1?} from the standby's start to the first acknowledgement",
         first_acknowledgement(writer, started)
     );
-    world.patroni.start_agent(world.others(leader)[1]);
 }
 
 fn first_acknowledgement(writer: &Writer, since: Duration) -> Duration {

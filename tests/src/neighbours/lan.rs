@@ -111,9 +111,11 @@ impl Machine {
         }
     }
 
-    /// Pulls the plug: every process of it is gone at once. What is on its disks stays.
+    /// Pulls the plug: every process of it is gone at once. What is on its disks stays; nobody hears of it.
     pub fn power_off(&mut self) {
         if let Some(mut on) = self.on.take() {
+            // First of all, for a kernel goes on sending what a dead process has left in its sockets.
+            ip(&["link", "delete", &self.cable()]);
             on.holder.kill9();
         }
     }

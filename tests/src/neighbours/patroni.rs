@@ -76,17 +76,21 @@ impl Builder {
             .collect();
         let mut patroni = Patroni { nodes, dcs, _dir: dir };
         patroni.start_agent(0);
+        // From here on it is clear that the first node makes the database; the others wait for it.
+        let begun = place.join("pg1/data/PG_VERSION");
+        eventually("the first node makes the database", SOON, || begun.exists().then_some(()));
+        for n in 1..patroni.nodes.len() {
+            patroni.start_agent(n);
+        }
         patroni.wait_leader("the first node is the leader", |n| n == 0);
         for statement in [
             format!("CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'"),
             format!("CREATE DATABASE {USER} OWNER {USER}"),
         ] {
-            eventually("the user and the database are there", SOON, || {
-                patroni.try_sql(0, "postgres", &statement).ok()
+            eventually("the user and the database are made", SOON, || {
+                let done = patroni.try_sql(0, "postgres", &statement);
+                (done.is_ok() || done.is_err_and(|why| why.contains("already exists"))).then_some(())
             });
-        }
-        for n in 1..patroni.nodes.len() {
-            patroni.start_agent(n);
         }
         patroni.wait_settled();
         patroni
@@ -182,6 +186,11 @@ impl Patroni {
     /// Whether the engine of a node has a process.
     pub fn engine_runs(&self, n: usize) -> bool {
         !self.nodes[n].machine.processes(is_engine).is_empty()
+    }
+
+    /// Whether the agent of a node has a process.
+    pub fn agent_runs(&self, n: usize) -> bool {
+        !self.nodes[n].machine.processes(is_agent).is_empty()
     }
 
     /// Starts the agent of a node, which starts its engine; the machine is switched on if need be.
