@@ -65,7 +65,7 @@ async fn begin_in(tx: Tx, me: Fence, first: &Mutex<Option<Begun>>) -> Result<Opt
         return Ok(None);
     }
     tx.execute(
-        "UPDATE store.node SET fenced = $2 - 1, epoch = $2, batch = 0, clean = false WHERE id = $1",
+        "UPDATE store.node SET fenced = $2::bigint - 1, epoch = $2, batch = 0, clean = false WHERE id = $1",
         &[&node, &me.epoch],
     )
     .await?;

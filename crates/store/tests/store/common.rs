@@ -1,6 +1,7 @@
 //! What the tests build messages and stores with.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use mail::{
@@ -8,7 +9,11 @@ use mail::{
     ManualClock, Message, MessageId, OrgId, Origin, Outcome, Protocol, QueueKey, Recipient, Stream,
     Timestamp,
 };
-use store::{Admission, Admitted, Config, NewDelivery, NewState, Next, Recovery, Settlement, Store, Waiting};
+use postgres::Pool;
+use store::{
+    Admission, Admitted, Config, Fence, NewDelivery, NewState, Next, PostgresConfig, Recovery, Settlement, Store,
+    Waiting,
+};
 use tempfile::TempDir;
 
 pub(crate) const START: Timestamp = Timestamp(1_795_500_000_000);
@@ -18,6 +23,14 @@ pub(crate) struct Rig {
     pub(crate) dir: TempDir,
     pub(crate) clock: ManualClock,
     pub(crate) tune: fn(&mut Config),
+    /// A database, for the engine in PostgreSQL.
+    pub(crate) database: Option<Database>,
+}
+
+/// A database of its own, and the life of the one node that uses it.
+pub(crate) struct Database {
+    pub(crate) pool: Pool,
+    epoch: AtomicI64,
 }
 
 impl Rig {
@@ -26,7 +39,19 @@ impl Rig {
     }
 
     pub(crate) fn tuned(tune: fn(&mut Config)) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::new(START), tune }
+        Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::new(START), tune, database: None }
+    }
+
+    /// With an empty database in PostgreSQL. Needs a runtime of several threads.
+    pub(crate) fn postgres() -> Self {
+        let config = postgres::test::Server::shared().database();
+        let pool = wait(Pool::connect(config)).unwrap();
+        Self { database: Some(Database { pool, epoch: AtomicI64::new(0) }), ..Self::new() }
+    }
+
+    /// Octets that are stored beside those of the content.
+    pub(crate) fn overhead(&self) -> u64 {
+        if self.database.is_some() { 0 } else { 24 }
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -45,7 +70,13 @@ impl Rig {
     }
 
     pub(crate) fn recover(&self) -> (Store, Recovery) {
-        Store::open(self.config(), self.clock.clock()).unwrap()
+        let Some(database) = &self.database else {
+            return Store::open(self.config(), self.clock.clock()).unwrap();
+        };
+        let epoch = database.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut config = PostgresConfig::new(database.pool.clone(), Fence { node: 0, epoch }, self.path());
+        config.disk_reserve = 0;
+        wait(Store::open_postgres(config, self.clock.clock())).unwrap()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -61,6 +92,11 @@ impl Rig {
         drop(store);
         self.recover()
     }
+}
+
+/// Waits in the middle of a test, on this thread.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
 
 pub(crate) fn address(text: &str) -> Address {

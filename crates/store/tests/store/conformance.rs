@@ -10,13 +10,19 @@ use crate::common::*;
 mod operators;
 use operators::*;
 
-/// Runs each case on the embedded engine; another engine gets a line of its own here.
+/// Runs each case on both engines.
 macro_rules! cases {
     ($($case:ident),* $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 super::$case(crate::common::Rig::new()).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case(crate::common::Rig::postgres()).await;
             })*
         }
     };
