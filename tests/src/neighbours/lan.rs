@@ -246,4 +246,41 @@ mod tests {
         .join()
         .unwrap();
     }
+
+    /// Set in the process that is to be killed.
+    const VICTIM: &str = "POSTHOUSE_LAN_VICTIM";
+
+    #[test]
+    fn a_test_that_is_killed_leaves_nothing_running() {
+        crate::needs!("root", "ip", "unshare", "nsenter", "setpriv");
+        if std::env::var_os(VICTIM).is_some() {
+            return wait_to_be_killed();
+        }
+        let name = "neighbours::lan::tests::a_test_that_is_killed_leaves_nothing_running";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([name, "--exact", "--nocapture"]).env(VICTIM, "1");
+        let mut victim = Daemon::start("victim", command);
+        let pid = |line: &str| line.split_once("runs as ")?.1.parse::<i32>().ok();
+        let pid = victim.wait_line("a process on a machine", Duration::from_secs(20), 0, pid);
+        let orphan = format!("/proc/{pid}/ns/pid");
+        assert!(fs::read_link(&orphan).is_ok());
+        victim.signal(Signal::SIGKILL);
+        victim.wait_exit(Duration::from_secs(20));
+        eventually("it is gone with the test", Duration::from_secs(20), || fs::read_link(&orphan).err());
+    }
+
+    /// With a daemon on a machine that has left its parents, as servers do.
+    fn wait_to_be_killed() {
+        let mut lan = Lan::new();
+        let machine = lan.machine("a");
+        let mut command = machine.command("sh");
+        command.args(["-c", "setsid sleep 7200 & exit 0"]);
+        // Its output stays open: it is not waited for.
+        let _parent = Daemon::start("parent", command);
+        let running = || machine.processes(|line| line.starts_with("sleep 7200")).first().copied();
+        println!("runs as {}", eventually("it runs", Duration::from_secs(20), running));
+        loop {
+            std::thread::park();
+        }
+    }
 }
