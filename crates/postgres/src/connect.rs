@@ -22,9 +22,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Notices must reach us whatever the role's defaults are, or the rule of a commit is blind. Statements outside of
 /// transactions are limited; those in one are not, see `commit`. A transaction whose owner is frozen gives its locks
-/// back.
+/// back before anybody takes over from it.
 const SETTINGS: &str = "SET client_min_messages = notice; SET statement_timeout = '10s'; \
-    SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '60s'; \
+    SET lock_timeout = 0; SET idle_in_transaction_session_timeout = '5s'; \
     SET default_transaction_isolation = 'read committed'; SET timezone = 'UTC'";
 
 /// Lets the server notice that we have gone while a statement of ours waits for a lock. Not every platform can.

@@ -110,6 +110,7 @@ impl PgError {
             // A connection of ours to a server that has become a standby.
             SqlState::READ_ONLY_SQL_TRANSACTION => return Self::NotWritable(message),
             SqlState::QUERY_CANCELED => return Self::Timeout(message),
+            SqlState::LOCK_NOT_AVAILABLE => return Self::Conflict(said()),
             // The schema was migrated under a prepared statement; a new connection prepares it anew.
             SqlState::FEATURE_NOT_SUPPORTED if message.contains("cached plan") => return Self::Lost(message),
             _ => {}
