@@ -152,7 +152,7 @@ impl From<directory::DirectoryError> for Problem {
             E::Invalid(_) => Kind::Invalid,
             E::NotFound { .. } => Kind::NotFound,
             E::Exists { .. } | E::InUse(_) | E::ReadOnly { .. } => Kind::Conflict,
-            E::Closed | E::Disk(_) | E::Commit(_) => Kind::Unavailable,
+            E::Closed | E::Disk(_) | E::Commit(_) | E::Unknown(_) | E::Postgres(_) => Kind::Unavailable,
             _ => Kind::Internal,
         };
         Self::new(kind, error.to_string())

@@ -5,8 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use mail::Clock;
 use parking_lot::Mutex;
@@ -19,16 +19,16 @@ use crate::draft::{Asked, Draft};
 use crate::embedded;
 use crate::error::DirectoryError;
 use crate::routing::{NewRoute, Route, SmartHost};
-use crate::server::{self, Server};
+use crate::server::{self, Seen, Server};
 use crate::snapshot::{Edit, Snapshot};
-use crate::writer::Job;
+use crate::writer::{Job, Published};
 
 /// The directory. Clones share one writer and one snapshot.
 #[derive(Clone)]
 pub struct Directory(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
-    pub(crate) state: Arc<ArcSwap<Snapshot>>,
+    pub(crate) published: Arc<Published>,
     pub(crate) verification: Verification,
     /// Makes verifiers for logins that do not exist; kept in the database, so that they stay the same.
     pub(crate) fake_key: hmac::Key,
@@ -41,7 +41,11 @@ pub(crate) struct Shared {
 enum Engine {
     /// The file: the writer reads it.
     Sqlite,
-    Postgres(postgres::Pool),
+    Postgres {
+        pool: postgres::Pool,
+        seen: Seen,
+        clock: Clock,
+    },
 }
 
 enum Writer {
@@ -63,14 +67,14 @@ impl Directory {
     pub fn open(data_dir: &Path, clock: Clock) -> Result<Self, DirectoryError> {
         let path = data_dir.join("directory.db");
         let (db, state, fake_key) = embedded::open(&path, &clock)?;
-        let state = Arc::new(ArcSwap::from_pointee(state));
+        let published = Published::new(state);
         let (jobs, receiver) = mpsc::unbounded_channel();
-        let published = Arc::clone(&state);
+        let for_writer = Arc::clone(&published);
         let thread = thread::Builder::new()
             .name("posthouse-directory".into())
-            .spawn(move || embedded::run(db, receiver, &published, &clock))
+            .spawn(move || embedded::run(db, receiver, &for_writer, &clock))
             .map_err(|source| DirectoryError::Io { path, source })?;
-        Ok(Self::new(state, fake_key, Engine::Sqlite, jobs, Writer::Thread(thread)))
+        Ok(Self::new(published, fake_key, Engine::Sqlite, jobs, Writer::Thread(thread)))
     }
 
     /// Opens the directory that several nodes share on PostgreSQL; the first one makes it, with the organisation `default`.
@@ -82,15 +86,17 @@ impl Directory {
     /// [`DirectoryError::Damaged`].
     pub async fn open_postgres(pool: postgres::Pool, clock: Clock) -> Result<Self, DirectoryError> {
         let (state, fake_key) = server::open(&pool, clock.now()).await?;
-        let state = Arc::new(ArcSwap::from_pointee(state));
+        let published = Published::new(state);
         let (jobs, receiver) = mpsc::unbounded_channel();
-        let server = Server::new(pool.clone(), Arc::clone(&state), clock);
+        let seen = Seen::new(&clock);
+        let server = Server::new(pool.clone(), Arc::clone(&published), clock.clone(), seen.clone());
         let task = tokio::spawn(server.run(receiver));
-        Ok(Self::new(state, fake_key, Engine::Postgres(pool), jobs, Writer::Task(task)))
+        let engine = Engine::Postgres { pool, seen, clock };
+        Ok(Self::new(published, fake_key, engine, jobs, Writer::Task(task)))
     }
 
     fn new(
-        state: Arc<ArcSwap<Snapshot>>,
+        published: Arc<Published>,
         fake_key: hmac::Key,
         engine: Engine,
         jobs: mpsc::UnboundedSender<Job>,
@@ -98,33 +104,41 @@ impl Directory {
     ) -> Self {
         let verification = Verification::new();
         let writer = Mutex::new(Some(writer));
-        Self(Arc::new(Shared { state, verification, fake_key, engine, jobs, writer }))
+        Self(Arc::new(Shared { published, verification, fake_key, engine, jobs, writer }))
     }
 
     /// The directory as it stands.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.0.state.load_full()
+        self.0.published.load()
+    }
+
+    /// How old the snapshot may be: how long it is since this node last saw that no other one had changed anything. Some
+    /// half a second at most while the database answers, more during a fail-over; none for a file, which nobody else
+    /// changes.
+    pub fn behind(&self) -> Duration {
+        match &self.0.engine {
+            Engine::Sqlite => Duration::ZERO,
+            Engine::Postgres { seen, clock, .. } => clock.mono().since(seen.at()),
+        }
     }
 
     /// Takes the routes and smart hosts of the config file. They come before those of the directory and can only be
     /// changed there.
     ///
     /// # Errors
-    /// When the directory is closed.
+    /// None yet.
     pub async fn set_config(
         &self,
         routes: Vec<NewRoute>,
         smarthosts: Vec<SmartHost>,
     ) -> Result<(), DirectoryError> {
-        let (done, wait) = oneshot::channel();
-        let set = move |state: &mut Snapshot| {
+        self.0.published.configure(|state| {
             state.config_routes =
                 (1i64..).zip(routes).map(|(n, route)| Arc::new(Route::from_config(n, route))).collect();
             let hosts = smarthosts.into_iter().map(|h| (h.name.clone(), Arc::new(h.in_config())));
             state.config_smarthosts = Arc::new(hosts.collect());
-        };
-        self.send(Job::Config(Box::new(set), done))?;
-        wait.await.map_err(|_| DirectoryError::Closed)
+        });
+        Ok(())
     }
 
     /// Writes a consistent copy of the directory to `file`, which must not be there, while everything goes on.
@@ -132,7 +146,7 @@ impl Directory {
     /// # Errors
     /// The disk, the directory is closed, or it is on PostgreSQL, which has better ways.
     pub async fn backup(&self, file: PathBuf) -> Result<(), DirectoryError> {
-        if let Engine::Postgres(_) = self.0.engine {
+        if let Engine::Postgres { .. } = self.0.engine {
             return Err(DirectoryError::Invalid(
                 "the directory is in PostgreSQL: back that up as a whole, with pg_basebackup and the archived WAL".into(),
             ));
@@ -171,7 +185,7 @@ impl Directory {
         change: impl Fn(&mut Draft) -> Result<(T, Vec<Edit>), DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {
         let (done, wait) = oneshot::channel();
-        self.send(Job::Change(Asked::new(change, done)))?;
+        self.send(Job::Change(Asked::boxed(change, done)))?;
         wait.await.map_err(|_| DirectoryError::Closed)?
     }
 
@@ -192,7 +206,7 @@ impl Directory {
                 })
                 .await
             }
-            Engine::Postgres(pool) => {
+            Engine::Postgres { pool, .. } => {
                 let rows = server::rows(pool, &sql, &values).await?;
                 rows.iter().map(|row| read(&Row::Postgres(row)).map_err(unreadable)).collect()
             }

@@ -229,7 +229,7 @@ where
     T: Send + 'static,
     F: Fn(&mut Draft) -> Result<(T, Vec<Edit>), DirectoryError> + Send + 'static,
 {
-    pub(crate) fn new(change: F, done: oneshot::Sender<Result<T, DirectoryError>>) -> Box<dyn Change> {
+    pub(crate) fn boxed(change: F, done: oneshot::Sender<Result<T, DirectoryError>>) -> Box<dyn Change> {
         Box::new(Self { change, result: Err(DirectoryError::Closed), done })
     }
 }

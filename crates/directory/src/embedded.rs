@@ -4,10 +4,8 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use mail::Clock;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter};
@@ -18,7 +16,7 @@ use crate::error::DirectoryError;
 use crate::load::{self, FAKE_KEY};
 use crate::schema::MIGRATIONS;
 use crate::snapshot::Snapshot;
-use crate::writer::{Job, Jobs, gather, set_config};
+use crate::writer::{Job, Jobs, Published, gather};
 
 /// Opens the database, makes it if it is not there, migrates it, and reads all of it.
 pub(crate) fn open(path: &Path, clock: &Clock) -> Result<(Connection, Snapshot, hmac::Key), DirectoryError> {
@@ -122,13 +120,12 @@ pub(crate) fn each(
 }
 
 /// Runs until it is told to close or nobody is left to ask.
-pub(crate) fn run(mut db: Connection, mut jobs: Jobs, published: &Arc<ArcSwap<Snapshot>>, clock: &Clock) {
+pub(crate) fn run(mut db: Connection, mut jobs: Jobs, published: &Published, clock: &Clock) {
     let mut waiting: Option<Job> = None;
     while let Some(job) = waiting.take().or_else(|| jobs.blocking_recv()) {
         match job {
             Job::Close => break,
             Job::Read(read) => read(&db),
-            Job::Config(set, done) => set_config(published, set, done),
             Job::Change(first) => {
                 let batch;
                 (batch, waiting) = gather(first, &mut jobs);
@@ -138,12 +135,7 @@ pub(crate) fn run(mut db: Connection, mut jobs: Jobs, published: &Arc<ArcSwap<Sn
     }
 }
 
-fn commit(
-    db: &mut Connection,
-    mut batch: Vec<Box<dyn Change>>,
-    published: &Arc<ArcSwap<Snapshot>>,
-    clock: &Clock,
-) {
+fn commit(db: &mut Connection, mut batch: Vec<Box<dyn Change>>, published: &Published, clock: &Clock) {
     let result = try_commit(db, &mut batch, published, clock);
     if let Err(e) = &result {
         tracing::error!(error = %e, "directory: a change was not committed");
@@ -161,7 +153,7 @@ fn commit(
 fn try_commit(
     db: &mut Connection,
     batch: &mut [Box<dyn Change>],
-    published: &Arc<ArcSwap<Snapshot>>,
+    published: &Published,
     clock: &Clock,
 ) -> rusqlite::Result<()> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -176,7 +168,7 @@ fn try_commit(
         tx.prepare_cached(sql)?.execute(params_from_iter(values))?;
     }
     tx.commit()?;
-    published.store(Arc::new(next));
+    published.put(next);
     Ok(())
 }
 

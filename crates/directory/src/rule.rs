@@ -170,17 +170,17 @@ macro_rules! kept_in {
 }
 
 impl AllRules {
-    /// Keeps only what comes from the config file.
-    pub(crate) fn forget_directory(&mut self) {
-        self.sources.directory = Arc::new([]);
-        self.pools.directory = Arc::new([]);
-        self.egress.directory = Arc::new([]);
-        self.shapes.directory = Arc::new([]);
-        self.ceilings.directory = Arc::new([]);
-        self.tls_policies.directory = Arc::new([]);
-        self.aliases.directory = Arc::new([]);
-        self.rewrites.directory = Arc::new([]);
-        self.suspensions.directory = Arc::new([]);
+    /// Takes over what another one has of the config file.
+    pub(crate) fn take_config_of(&mut self, other: &Self) {
+        self.sources.config = Arc::clone(&other.sources.config);
+        self.pools.config = Arc::clone(&other.pools.config);
+        self.egress.config = Arc::clone(&other.egress.config);
+        self.shapes.config = Arc::clone(&other.shapes.config);
+        self.ceilings.config = Arc::clone(&other.ceilings.config);
+        self.tls_policies.config = Arc::clone(&other.tls_policies.config);
+        self.aliases.config = Arc::clone(&other.aliases.config);
+        self.rewrites.config = Arc::clone(&other.rewrites.config);
+        self.suspensions.config = Arc::clone(&other.suspensions.config);
     }
 }
 

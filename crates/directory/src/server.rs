@@ -12,17 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use mail::{Clock, Timestamp};
+use mail::{Clock, Mono, Timestamp};
 use parking_lot::Mutex;
 use postgres::types::ToSql;
 use postgres::{CommitError, Heard, Listener, PgError, Pool, Session, Tx};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::db::{Bad, Row, Value, Write, values};
+use crate::db::{Bad, Row, Value, Write};
 use crate::draft::{Change, Draft, Failed, TAKE_TURN, Turn, Version};
 use crate::error::DirectoryError;
 use crate::load::{self, Ask, FAKE_KEY};
@@ -30,7 +29,7 @@ use crate::schema;
 use crate::secret::random;
 use crate::snapshot::Snapshot;
 use crate::touched::Touched;
-use crate::writer::{Job, Jobs, gather, set_config};
+use crate::writer::{Job, Jobs, Published, gather};
 
 /// How often a node looks whether another one has changed something. Notifications only make it faster.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -156,8 +155,8 @@ async fn follow(session: &Session, state: &mut Snapshot, version: Version) -> Re
             }
         }
         None => {
-            // Only what comes from the config file stays.
-            let mut fresh = state.config_only();
+            let mut fresh = Snapshot::default();
+            fresh.take_config_of(state);
             for ask in load::everything() {
                 answer(session, ask, &mut fresh).await?;
             }
@@ -174,7 +173,7 @@ async fn touched_since(session: &Session, since: &Version) -> Result<Option<Hash
         return Ok(None);
     }
     let mut touched = HashSet::new();
-    let rows = query(session, CHANGES, &values![since.number]).await?;
+    let rows = query(session, CHANGES, &[since.number.into()]).await?;
     for (at, row) in rows.iter().enumerate() {
         let row = Row::Postgres(row);
         let version = Version::read(&row)?;
@@ -212,10 +211,25 @@ async fn answer(session: &Session, mut ask: Ask, state: &mut Snapshot) -> Result
 /// The task that changes the database and follows it.
 pub(crate) struct Server {
     pool: Pool,
-    published: Arc<ArcSwap<Snapshot>>,
+    published: Arc<Published>,
     clock: Clock,
+    seen: Seen,
     /// Whether the last look failed, so that it is told once.
     blind: bool,
+}
+
+/// When the database was last seen to say what is in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen(Arc<Mutex<Mono>>);
+
+impl Seen {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self(Arc::new(Mutex::new(clock.mono())))
+    }
+
+    pub(crate) fn at(&self) -> Mono {
+        *self.0.lock()
+    }
 }
 
 /// What became of a try to commit.
@@ -227,8 +241,8 @@ enum Tried {
 }
 
 impl Server {
-    pub(crate) fn new(pool: Pool, published: Arc<ArcSwap<Snapshot>>, clock: Clock) -> Self {
-        Self { pool, published, clock, blind: false }
+    pub(crate) fn new(pool: Pool, published: Arc<Published>, clock: Clock, seen: Seen) -> Self {
+        Self { pool, published, clock, seen, blind: false }
     }
 
     /// Runs until it is told to close or nobody is left to ask.
@@ -246,14 +260,13 @@ impl Server {
                         Some(job) => job,
                         None => break,
                     },
-                    () = changed(&mut hints) => { self.look().await; continue }
-                    _ = look.tick() => { self.look().await; continue }
+                    // Ended by a job that comes: a change looks by itself, and waits longer for the database.
+                    () = self.look_next(&mut hints, &mut look) => continue,
                 },
             };
             match job {
                 Job::Close => break,
                 Job::Read(_) => {}
-                Job::Config(set, done) => set_config(&self.published, set, done),
                 Job::Change(first) => {
                     let batch;
                     (batch, waiting) = gather(first, &mut jobs);
@@ -263,16 +276,28 @@ impl Server {
         }
     }
 
+    /// Takes in what other nodes have changed, when there may be something.
+    async fn look_next(&mut self, hints: &mut Listener, look: &mut Interval) {
+        tokio::select! {
+            // Notified, or a notification may have been missed.
+            Heard::Notification { .. } | Heard::Missed = hints.next() => {}
+            _ = look.tick() => {}
+        }
+        self.look().await;
+    }
+
     /// Takes in what other nodes have changed.
     async fn look(&mut self) {
-        let before = self.published.load_full();
+        let before = self.published.load();
+        let since = self.clock.mono();
         match current(&self.pool, Snapshot::clone(&before)).await {
             Ok(state) => {
                 if std::mem::take(&mut self.blind) {
                     tracing::info!("the directory in PostgreSQL is followed again");
                 }
+                *self.seen.0.lock() = since;
                 if state.version != before.version {
-                    self.published.store(Arc::new(state));
+                    self.published.put(state);
                 }
             }
             Err(e) => {
@@ -286,10 +311,12 @@ impl Server {
     async fn commit(&mut self, batch: Vec<Box<dyn Change>>) {
         let mut single = vec![batch];
         while let Some(batch) = single.pop() {
+            let since = self.clock.mono();
             let (batch, result) = self.try_commit(batch).await;
             let result = match result {
                 Ok(Tried::Done(state) | Tried::Nothing(state)) => {
-                    self.published.store(Arc::new(state));
+                    *self.seen.0.lock() = since;
+                    self.published.put(state);
                     Ok(())
                 }
                 // What is wrong with one of them must not stop the others.
@@ -318,7 +345,7 @@ impl Server {
     ) -> (Vec<Box<dyn Change>>, Result<Tried, CommitError>) {
         let name = BASE64.encode(random::<12>());
         let asked = Batch { name, changes: Mutex::new(batch), tries: AtomicU32::new(0) };
-        let before = self.published.load_full();
+        let before = self.published.load();
         let result = self
             .pool
             .commit_idempotent(|tx| {
@@ -342,13 +369,6 @@ struct Batch {
     changes: Mutex<Vec<Box<dyn Change>>>,
     /// How often it has been tried.
     tries: AtomicU32,
-}
-
-/// Waits until another node says that it has changed something, or may have.
-async fn changed(hints: &mut Listener) {
-    match hints.next().await {
-        Heard::Notification { .. } | Heard::Missed => {}
-    }
 }
 
 /// One try to commit, in a transaction: of the state as it is when nobody else can change it.
@@ -382,5 +402,5 @@ async fn attempt(tx: &Tx, batch: &Batch, mut state: Snapshot, now: Timestamp) ->
 
 async fn is_committed(session: &Session, name: &str) -> Result<bool, PgError> {
     let sql = "SELECT version FROM directory_change WHERE batch = $1";
-    Ok(!query(session, sql, &values![name]).await?.is_empty())
+    Ok(!query(session, sql, &[name.into()]).await?.is_empty())
 }

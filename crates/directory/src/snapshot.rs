@@ -52,16 +52,13 @@ pub(crate) enum Edit {
 }
 
 impl Snapshot {
-    /// One with nothing in it but what the config file says.
-    pub(crate) fn config_only(&self) -> Self {
-        let mut it = Self {
-            config_routes: Arc::clone(&self.config_routes),
-            config_smarthosts: Arc::clone(&self.config_smarthosts),
-            rules: Arc::clone(&self.rules),
-            ..Self::default()
-        };
-        Arc::make_mut(&mut it.rules).forget_directory();
-        it
+    /// Takes over what another one has of the config file.
+    pub(crate) fn take_config_of(&mut self, other: &Self) {
+        self.config_routes = Arc::clone(&other.config_routes);
+        self.config_smarthosts = Arc::clone(&other.config_smarthosts);
+        if !Arc::ptr_eq(&self.rules, &other.rules) {
+            Arc::make_mut(&mut self.rules).take_config_of(&other.rules);
+        }
     }
 
     /// An organisation by its number.
@@ -200,5 +197,68 @@ impl Snapshot {
         if self.key_hashes.get(&key.hash) == Some(&folded(&key.name)) {
             Arc::make_mut(&mut self.key_hashes).remove(&key.hash);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use mail::Timestamp;
+
+    use super::*;
+    use crate::model::{OrgState, Scope};
+
+    fn org(id: i64, name: &str) -> Edit {
+        Edit::Org(Arc::new(Org {
+            id: OrgId(id),
+            name: name.into(),
+            trusted: true,
+            state: OrgState::Active,
+            created: Timestamp(0),
+            pool: None,
+        }))
+    }
+
+    fn key(id: i64, hash: u8) -> Edit {
+        Edit::Key(Arc::new(ApiKey {
+            id,
+            name: "App".into(),
+            org: OrgId::DEFAULT,
+            scope: Scope::Send,
+            from_domains: Vec::new(),
+            enabled: true,
+            created: Timestamp(0),
+            hash: [hash; 32],
+        }))
+    }
+
+    /// Another node tells what was touched, not in which order, and only how it is in the end.
+    #[test]
+    fn names_that_changed_hands_lead_to_who_has_them_in_the_end() {
+        let start = || {
+            let mut state = Snapshot::default();
+            [org(2, "a"), org(3, "b"), org(4, "c")].into_iter().for_each(|edit| state.apply(edit));
+            state
+        };
+        // 2 was removed, 3 is called as 2 was, 4 as 3 was.
+        let edits = || [Edit::OrgGone(OrgId(2)), org(3, "a"), org(4, "b")];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut state = start();
+            let mut edits = edits().map(Some);
+            order.into_iter().for_each(|at| state.apply(edits[at].take().unwrap()));
+            let id = |name: &str| state.org_named(name).map(|org| org.id.0);
+            assert_eq!((id("a"), id("b"), id("c")), (Some(3), Some(4), None), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_took_anothers_name_is_the_only_one_of_it() {
+        let mut state = Snapshot::default();
+        state.apply(key(1, 1));
+        state.apply(key(2, 2));
+        assert_eq!(state.key_hashes.get(&[1; 32]), None, "the first one opens nothing any more");
+        assert_eq!(state.key_hashes.get(&[2; 32]).map(|name| &**name), Some("app"));
+        state.apply(Edit::KeyGone("APP".into()));
+        assert!(state.key_hashes.is_empty() && state.keys.is_empty());
     }
 }

@@ -1,10 +1,11 @@
-//! What the writer is asked to do, whichever engine it writes to.
+//! What the writer is asked to do, whichever engine it writes to, and where it publishes what has become of it.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::draft::Change;
 use crate::snapshot::Snapshot;
@@ -12,17 +13,12 @@ use crate::snapshot::Snapshot;
 /// The most changes in one commit.
 const BATCH_MAX: usize = 256;
 
-/// Sets what comes from the config file.
-pub(crate) type SetConfig = Box<dyn FnOnce(&mut Snapshot) + Send>;
-
 /// What the writer is asked to do.
 pub(crate) enum Job {
     /// A change.
     Change(Box<dyn Change>),
     /// Something that only reads the file. PostgreSQL is read without asking the writer.
     Read(Box<dyn FnOnce(&Connection) + Send>),
-    /// Another set of routes, smart hosts or rules from the config file.
-    Config(SetConfig, oneshot::Sender<()>),
     /// Stop.
     Close,
 }
@@ -42,11 +38,35 @@ pub(crate) fn gather(first: Box<dyn Change>, jobs: &mut Jobs) -> (Vec<Box<dyn Ch
     (batch, None)
 }
 
-/// Takes what the config file says into the snapshot.
-pub(crate) fn set_config(published: &Arc<ArcSwap<Snapshot>>, set: SetConfig, done: oneshot::Sender<()>) {
-    let mut next = Snapshot::clone(&published.load());
-    set(&mut next);
-    published.store(Arc::new(next));
-    // Whoever asked may be gone.
-    let _ = done.send(());
+/// The snapshot that everybody reads. What is in it of the database comes from the writer alone; what is in it of the
+/// config file does not wait for the writer, which may be waiting for a database.
+pub(crate) struct Published {
+    state: ArcSwap<Snapshot>,
+    /// Held while the snapshot is replaced.
+    replacing: Mutex<()>,
+}
+
+impl Published {
+    pub(crate) fn new(state: Snapshot) -> Arc<Self> {
+        Arc::new(Self { state: ArcSwap::from_pointee(state), replacing: Mutex::new(()) })
+    }
+
+    pub(crate) fn load(&self) -> Arc<Snapshot> {
+        self.state.load_full()
+    }
+
+    /// Publishes what the database says.
+    pub(crate) fn put(&self, mut next: Snapshot) {
+        let _replacing = self.replacing.lock();
+        next.take_config_of(&self.state.load());
+        self.state.store(Arc::new(next));
+    }
+
+    /// Publishes what the config file says.
+    pub(crate) fn configure(&self, set: impl FnOnce(&mut Snapshot)) {
+        let _replacing = self.replacing.lock();
+        let mut next = Snapshot::clone(&self.state.load());
+        set(&mut next);
+        self.state.store(Arc::new(next));
+    }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use mail::Actor;
-use tokio::sync::oneshot;
 
 use super::{
     Alias, AllRules, Ceiling, Egress, Entry, Kept, Mention, Named, Pool, Rewrite, Rule, Rules, Shape, Source,
@@ -16,7 +15,6 @@ use crate::error::DirectoryError;
 use crate::load::{Ask, Take};
 use crate::secret::Secret;
 use crate::snapshot::{Edit, Snapshot};
-use crate::writer::Job;
 
 /// What is put before the number of a rule of the config file that has no name.
 const CONFIG: &str = "config-";
@@ -126,12 +124,10 @@ impl Directory {
     /// Takes the rules of the config file. They come before those of the directory and can only be changed there.
     ///
     /// # Errors
-    /// When the directory is closed.
+    /// None yet.
     pub async fn set_config_rules(&self, rules: ConfigRules) -> Result<(), DirectoryError> {
-        let (done, wait) = oneshot::channel();
-        let set = move |state: &mut Snapshot| rules.into(Arc::make_mut(&mut state.rules));
-        self.send(Job::Config(Box::new(set), done))?;
-        wait.await.map_err(|_| DirectoryError::Closed)
+        self.0.published.configure(|state| rules.into(Arc::make_mut(&mut state.rules)));
+        Ok(())
     }
 
     /// Adds a rule: with `name` for the kinds that have one; else behind the others, or before the directory's rule number

@@ -2,7 +2,7 @@
 //! goes and comes back.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use directory::rule::{Alias, Egress, Pool, Source as Outgoing, Suspension};
 use directory::{
@@ -29,12 +29,13 @@ async fn two_nodes() -> (postgres::Config, Directory, Directory) {
 
 /// How long it took until it was so.
 async fn until(mut is: impl FnMut() -> bool) -> Duration {
-    let since = Instant::now();
+    let clock = Clock::system();
+    let since = clock.mono();
     while !is() {
-        assert!(since.elapsed() < Duration::from_secs(20), "it has not come");
+        assert!(clock.mono().since(since) < Duration::from_secs(20), "it has not come");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    since.elapsed()
+    clock.mono().since(since)
 }
 
 /// Everything that a node has, and what it reads from the database.
@@ -272,13 +273,13 @@ async fn whatever_two_nodes_do_they_have_the_same_afterwards() {
     tokio::join!(act(&a, 0x9e37_79b9_7f4a_7c15), act(&b, 0xd1b5_4a32_d192_ed03));
     let fresh = all_of(&node(&config).await).await;
     for d in [&a, &b] {
-        let mut now = all_of(d).await;
-        let since = Instant::now();
-        while now != fresh && since.elapsed() < Duration::from_secs(5) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            now = all_of(d).await;
-        }
-        assert_eq!(now, fresh);
+        let now = async || {
+            while all_of(d).await != fresh {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let same = tokio::time::timeout(Duration::from_secs(5), now()).await;
+        assert!(same.is_ok(), "{} is not {fresh}", all_of(d).await);
     }
 }
 
@@ -366,6 +367,7 @@ async fn finished<T>(task: impl Future<Output = T>) -> T {
 async fn a_change_waits_for_a_database_that_comes_back() {
     let (server, d) = own_server().await;
     let (_, password) = d.add_credential(credential("shop", "default", Password::Make), &by()).await.unwrap();
+    until(|| d.behind() < Duration::from_millis(100)).await;
     server.down();
     // What passes mail needs is in memory.
     assert!(works(&d, "shop", password.unwrap().expose()).await);
@@ -375,10 +377,16 @@ async fn a_change_waits_for_a_database_that_comes_back() {
     });
     tokio::task::yield_now().await;
     assert!(d.snapshot().org_named("acme").is_none());
+    until(|| d.behind() > Duration::from_secs(1)).await;
+    // A reload of the config file does not wait for it.
+    let config = d.set_config(vec![route(&["config.example"], &[], "discard")], vec![]);
+    tokio::time::timeout(Duration::from_secs(1), config).await.unwrap().unwrap();
     server.up();
     finished(waits).await.unwrap().unwrap();
-    assert!(d.snapshot().org_named("acme").is_some());
+    let state = d.snapshot();
+    assert!(state.org_named("acme").is_some() && state.routes().count() == 1);
     assert_eq!(d.audit(AuditQuery::default()).await.unwrap().len(), 2);
+    until(|| d.behind() < Duration::from_secs(1)).await;
     finished(d.close()).await;
     assert!(matches!(d.add_org("late", true, &by()).await, Err(DirectoryError::Closed)));
 }
