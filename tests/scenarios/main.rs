@@ -14,6 +14,7 @@ mod damage;
 mod disk_full;
 mod drain;
 mod durable;
+mod egress;
 mod eio;
 mod greylist;
 mod isolation;

@@ -103,3 +103,36 @@ fn the_second_host_takes_over_when_the_first_is_dead() {
     send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
     letter.assert_arrived(&sink.wait_one().data);
 }
+
+#[test]
+fn a_host_that_is_not_ready_is_passed_over_and_shown() {
+    let busy = Sink::with(Options::default().script(|stage| match stage {
+        Stage::Mail(_) => sink::reply("451 4.3.2 come back later"),
+        _ => Act::Usual,
+    }));
+    let (good, dead) = (Sink::start(), free_port());
+    let relay = Relay::builder()
+        .toml(&format!(
+            "[[route]]\nto = \"smarthost:three\"\n[smarthost.three]\n\
+             hosts = [\"127.0.0.1:{dead}\", \"{}\", \"{}\"]\ntls = \"none\"\n",
+            busy.addr(),
+            good.addr()
+        ))
+        .start();
+    for n in 0..5 {
+        let letter = Letter::new(format!("passed-over-{n}"), 500);
+        send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
+        letter.assert_arrived(&good.wait(n + 1, Duration::from_secs(20))[n].data);
+    }
+    relay.wait_empty(Duration::from_secs(10));
+    // Each cost one try, not one for each message.
+    assert_eq!(busy.connections(), 1, "{:?}", busy.commands());
+    let shown = relay.cli(&["smarthost", "show", "three"]);
+    let says = |port: u16, words: &str| {
+        let start = format!("127.0.0.1:{port}: ");
+        assert!(shown.lines().any(|line| line.starts_with(&start) && line.contains(words)), "{shown}");
+    };
+    says(dead, "refused");
+    says(busy.addr().port(), "come back later");
+    says(good.addr().port(), "ok");
+}
