@@ -252,7 +252,8 @@ impl Engine {
 
     pub(crate) async fn requeue(&self, dead: Fence) -> Result<u64> {
         self.shared.open()?;
-        if dead.node == self.shared.me.node {
+        let me = self.shared.me;
+        if dead.node == me.node && dead.epoch >= me.epoch {
             return Err(StoreError::Invalid("a node does not take over from itself".into()));
         }
         release::end(&self.shared, dead).await?;

@@ -166,6 +166,8 @@ impl Shared {
             self.me.node, self.me.epoch
         );
         self.health.fail(&reason);
+        // The next life of the node may begin in this process, while somebody still holds the store of this one.
+        self.lock.lock().take();
         StoreError::Fenced(reason)
     }
 

@@ -77,10 +77,6 @@ mod tests {
         (n, Event { at: Timestamp(0), message: MessageId(n), kind })
     }
 
-    fn numbers(events: Option<Vec<(u64, Event)>>) -> Option<Vec<u64>> {
-        events.map(|e| e.into_iter().map(|(seq, _)| seq).collect())
-    }
-
     #[test]
     fn packed_events_come_back_one_by_one() {
         let conn = Connection::open_in_memory().unwrap();

@@ -11,8 +11,8 @@ use mail::{
 };
 use postgres::Pool;
 use store::{
-    Admission, Admitted, Config, Fence, NewDelivery, NewState, Next, PostgresConfig, Recovery, Settlement, Store,
-    Waiting,
+    Admission, Admitted, Config, Fence, NewDelivery, NewState, Next, PostgresConfig, Recovery, Settlement,
+    Store, Waiting,
 };
 use tempfile::TempDir;
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod backup;
+mod cluster;
 mod common;
 mod compaction;
 mod conformance;

@@ -280,8 +280,11 @@ impl World {
         for n in [1, 2, 100] {
             assert_eq!(walk(store, n).await, ahead);
         }
-        let live: BTreeMap<_, _> =
-            self.model.iter().map(|(id, k)| (id.message, k.content.len() as u64 + self.rig.overhead())).collect();
+        let live: BTreeMap<_, _> = self
+            .model
+            .iter()
+            .map(|(id, k)| (id.message, k.content.len() as u64 + self.rig.overhead()))
+            .collect();
         assert_eq!(store.stats().live_bytes, live.values().sum::<u64>());
         assert_eq!(store.stats().deliveries, self.model.len() as u64);
     }
