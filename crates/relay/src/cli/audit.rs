@@ -116,8 +116,8 @@ fn difference(before: &Value, after: &Value) -> String {
     let words: Vec<String> = changed
         .into_iter()
         .map(|key| match (before.get(key), after.get(key)) {
-            // Of a secret it is said that it changed, and no more.
-            (None, Some(Value::String(word))) if word == "changed" => format!("{key}: changed"),
+            // Of a secret it is said that there is another one, and no more.
+            (None, Some(Value::String(secret))) if key == "replaced" => format!("{key}: {secret}"),
             (old, new) => {
                 format!("{key}: {} → {}", old.map_or("-".into(), text), new.map_or("-".into(), text))
             }
@@ -178,8 +178,8 @@ mod tests {
         let before =
             json!({ "id": 1, "generation": 1, "enabled": true, "sources": { "a": 1 }, "pool": null });
         let after = json!({ "id": 1, "generation": 2, "enabled": false, "sources": { "a": 1, "b": 3 }, "pool": "x",
-            "password": "changed" });
-        let words = "enabled: true → false, password: changed, pool: - → x, sources: a=1 → a=1 b=3";
+            "replaced": "password" });
+        let words = "enabled: true → false, pool: - → x, replaced: password, sources: a=1 → a=1 b=3";
         assert_eq!(detail(&entry("credential", Some(before.clone()), Some(after))), words);
         let again = json!({ "id": 1, "generation": 2, "enabled": true, "sources": { "a": 1 }, "pool": null });
         assert_eq!(detail(&entry("credential", Some(before.clone()), Some(again))), "said as it was");
