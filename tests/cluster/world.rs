@@ -82,6 +82,24 @@ impl World {
         self.patroni.sql(n, "postgres", count).parse().unwrap()
     }
 
+    /// Waits until every client's commit waits for a standby on a node that has none, and returns how many were acknowledged
+    /// by then. From now on nothing may be.
+    pub(crate) fn all_wait(&self, writer: &Writer, n: usize) -> usize {
+        eventually("every client's commit waits for a standby", EVER, || {
+            (self.waiting(n) >= CLIENTS).then_some(())
+        });
+        writer.acknowledged()
+    }
+
+    /// Cancels what waits for a standby, again and again, until that was done to so many commits.
+    pub(crate) fn cancel(&self, n: usize, commits: usize) {
+        let mut cancelled = 0;
+        eventually("commits are cancelled, and tried and cancelled again", EVER, || {
+            cancelled += self.to_waiting(n, "pg_cancel_backend");
+            (cancelled >= commits).then_some(())
+        });
+    }
+
     /// Does something to every backend of a client that waits for a standby: `pg_cancel_backend`, `pg_terminate_backend`.
     /// Returns to how many.
     pub(crate) fn to_waiting(&self, n: usize, what: &str) -> usize {

@@ -79,13 +79,18 @@ impl Writer {
         (self.book.journal.read(), self.commits().into_iter().filter_map(not).collect())
     }
 
-    /// How many commits that began after `since` were acknowledged.
-    pub(crate) fn acknowledged_since(&self, since: Duration) -> usize {
-        let commits = self.book.commits.lock().unwrap();
-        commits.iter().filter(|c| c.outcome == Outcome::Acknowledged && c.begun > since).count()
+    /// How many commits were acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.acknowledged_since(Duration::ZERO)
     }
 
-    /// Waits until `n` commits that began after `since` were acknowledged.
+    /// How many commits that began at `since` or later were acknowledged.
+    pub(crate) fn acknowledged_since(&self, since: Duration) -> usize {
+        let commits = self.book.commits.lock().unwrap();
+        commits.iter().filter(|c| c.outcome == Outcome::Acknowledged && c.begun >= since).count()
+    }
+
+    /// Waits until `n` commits that began at `since` or later were acknowledged.
     pub(crate) fn wait_acknowledged(&self, what: &str, since: Duration, n: usize, within: Duration) {
         eventually(what, within, || {
             assert!(self.clients.iter().all(|c| !c.is_finished()), "{what}: a client has panicked");
@@ -100,6 +105,13 @@ impl Writer {
             commits.iter().filter(|c| c.outcome == Outcome::Acknowledged).map(|c| c.ended).collect();
         let before = ends.iter().rposition(|t| *t <= since).unwrap_or(0);
         ends[before..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+    }
+
+    /// From `since` to the first acknowledgement after it.
+    pub(crate) fn first_after(&self, since: Duration) -> Duration {
+        let commits = self.commits();
+        let first = commits.iter().find(|c| c.outcome == Outcome::Acknowledged && c.ended > since);
+        first.expect("an acknowledgement after it").ended - since
     }
 
     /// Lets every client finish its commit.
