@@ -148,7 +148,9 @@ impl Srs {
             Form::Srs0(rest) => {
                 let mut parts = rest[1..].splitn(4, '=');
                 let mut next = || parts.next().filter(|part| !part.is_empty()).ok_or(SrsError::Malformed);
-                let (hash, day, host, user) = (next()?, next()?, next()?, next()?);
+                let (hash, day, host) = (next()?, next()?, next()?);
+                // Nobody is called "", but it is a local part, and its bounces come back as others do.
+                let user = parts.next().ok_or(SrsError::Malformed)?;
                 self.verify(hash, &[day, host, user], full)?;
                 self.check_day(day, now)?;
                 make(user, quoted, host)

@@ -63,6 +63,17 @@ fn an_international_domain_comes_back_in_a_labels() {
     assert_eq!(back, address("al@xn--th-e0a.example"));
 }
 
+/// Found by fuzzing.
+#[test]
+fn an_empty_local_part_comes_back() {
+    let ours = at("ours.example");
+    let sender = address("\"\"@a.example");
+    let sent = ours.forward(&sender, NOW).unwrap();
+    assert_eq!(ours.reverse(&sent, NOW), Ok(sender.clone()));
+    let bare = address(&sent.to_string().replace('"', ""));
+    assert_eq!(ours.reverse(&bare, NOW), Ok(sender), "without its quotes, too");
+}
+
 #[test]
 fn a_bounce_goes_back_over_every_forwarder() {
     let (one, two, three) = (at("one.example"), at("two.example"), at("three.example"));
