@@ -20,6 +20,8 @@ use crate::{BEAT, ClusterError, Lease, Node, NodeState, Observer, Sight, Token, 
 
 /// After a beat that failed the next comes sooner.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A node that should be declared dead but cannot be is not looked at more often than this.
+const LEAST: Duration = Duration::from_millis(100);
 /// How long a beat is tried. The lease runs from its start, so a longer one would be of little use.
 const HOLD: Duration = Duration::from_secs(10);
 /// What a dead node left is given back by whoever declared it dead. If that one dies as well, the first of the nodes
@@ -200,7 +202,7 @@ impl Beats {
             pause = match result {
                 Ok(true) => {
                     self.after(&takeover).await;
-                    BEAT.saturating_sub(self.member.0.clock.mono().since(started))
+                    self.pause(started)
                 }
                 Ok(false) if self.member.0.left.load(Ordering::Acquire) => return Ended::Left,
                 Ok(false) => {
@@ -214,6 +216,16 @@ impl Beats {
                     AGAIN
                 }
             };
+        }
+    }
+
+    /// How long to wait for the next beat, after one that was begun at `started`.
+    fn pause(&self, started: Mono) -> Duration {
+        let now = self.member.0.clock.mono();
+        let beat = BEAT.saturating_sub(now.since(started));
+        match self.observer.due() {
+            Some(due) => beat.min(due.since(now).max(LEAST)),
+            None => beat,
         }
     }
 

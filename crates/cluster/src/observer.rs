@@ -60,6 +60,12 @@ impl Observer {
         self.seen = seen;
         dead
     }
+
+    /// When the next node will have stood still for long enough, if it goes on standing still. Looking just then, and
+    /// not up to two seconds later, is what keeps a takeover within twelve.
+    pub fn due(&self) -> Option<Mono> {
+        self.seen.values().map(|(_, since)| since.plus(DEAD_AFTER)).min()
+    }
 }
 
 #[cfg(test)]

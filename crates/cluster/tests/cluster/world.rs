@@ -113,6 +113,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<Fault>,
     /// Of a hundred requests or answers so many are lost.
     pub(crate) loss: u64,
+    /// How long the slowest answers take.
+    pub(crate) slow: u64,
     outcome: Outcome,
 }
 
@@ -128,6 +130,7 @@ impl World {
             views: Vec::new(),
             faults: Vec::new(),
             loss: 0,
+            slow: 1000,
             outcome: Outcome::default(),
             dice: Dice::new(0),
         };
@@ -213,7 +216,7 @@ impl World {
             return self.after(LOST_AFTER, Step::Fail { node, life });
         }
         // Now and then an answer is slow.
-        let way = if self.dice.percent(2) { self.dice.below(9000) } else { 1 + self.dice.below(40) };
+        let way = if self.dice.percent(2) { self.dice.below(self.slow) } else { 1 + self.dice.below(40) };
         self.after(way, Step::Answer { node, life, began, saw });
     }
 
@@ -235,7 +238,13 @@ impl World {
             let declare = Step::Declare { by: node, node: other, life: sight.token.epoch, beat: sight.beat };
             self.after(way, declare);
         }
-        let next = (began + 2000).saturating_sub(self.now);
+        let due = self.nodes[node]
+            .observer
+            .due()
+            .map(|due| due.since(ended))
+            .map(|d| u64::try_from(d.as_millis()).unwrap());
+        let due = due.map_or(2000, |local| local * 1000 / rate + 5).max(100);
+        let next = (began + 2000).saturating_sub(self.now).min(due);
         self.after(next, Step::Begin(node));
     }
 
@@ -259,7 +268,7 @@ impl World {
         if changed || self.lost(by) || self.fault(Kind::Failover, None).is_some() {
             return;
         }
-        let silent_for = self.now - row.last_beat;
+        let silent_for = self.now - self.rows[node].last_beat;
         self.outcome.declared.push(Declared { node, at: self.now, silent_for });
         self.over.push((node, self.nodes[node].lease.clone()));
         self.rows[node].epoch += 1;
