@@ -2,8 +2,10 @@
 //! history does it.
 //!
 //! ```text
-//! cargo run --release -p store --example admit -- [WRITERS] [MESSAGES] [SIZE] [DIR]
+//! cargo run --release -p store --example admit -- [WRITERS] [MESSAGES] [SIZE] [DIR | postgres://…]
 //! ```
+//!
+//! With the URL of a database the engine for clusters is measured; its durability is not looked at.
 #![allow(clippy::unwrap_used, reason = "a measurement may panic")]
 
 use std::sync::Arc;
@@ -16,22 +18,44 @@ use mail::{
     Timestamp,
 };
 use nix::sys::resource::{UsageWho, getrusage};
-use store::{Admission, Admitted, Config, NewDelivery, NewState, Next, Settlement, Store};
+use postgres::{Durability, Pool};
+use store::{
+    Admission, Admitted, Config, Fence, NewDelivery, NewState, Next, PostgresConfig, Settlement, Store,
+};
 
 fn main() {
     let mut args = std::env::args().skip(1);
     let mut number = |default: u64| args.next().map_or(default, |a| a.parse().unwrap());
     let (writers, messages, size) = (number(20), number(50_000), number(4096));
-    let dir = std::env::args().nth(4).map_or_else(std::env::temp_dir, Into::into).join("posthouse-admit");
+    let place = std::env::args().nth(4);
+    let url = place.clone().filter(|place| place.starts_with("postgres"));
+    let dir = match (&url, place) {
+        (None, Some(dir)) => dir.into(),
+        _ => std::env::temp_dir(),
+    };
+    let dir = dir.join("posthouse-admit");
     let _ = std::fs::remove_dir_all(&dir);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(measure(Config::new(&dir), writers, messages, size));
+    runtime.block_on(async {
+        let clock = Clock::system();
+        let store = match url {
+            None => Store::open(Config::new(&dir), clock.clone()).unwrap().0,
+            Some(url) => open_postgres(url, &dir, clock.clone()).await,
+        };
+        measure(store, clock, writers, messages, size).await;
+    });
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-async fn measure(config: Config, writers: u64, messages: u64, size: u64) {
-    let clock = Clock::system();
-    let (store, _) = Store::open(config, clock.clone()).unwrap();
+async fn open_postgres(url: String, spool: &std::path::Path, clock: Clock) -> Store {
+    let mut config = postgres::Config::new(url);
+    config.durability = Durability::Provider;
+    let pool = Pool::connect(config).await.unwrap();
+    let fence = Fence { node: 1, epoch: clock.now().millis() };
+    Store::open_postgres(PostgresConfig::new(pool, fence, spool), clock).await.unwrap().0
+}
+
+async fn measure(store: Store, clock: Clock, writers: u64, messages: u64, size: u64) {
     let drained = std::thread::spawn({
         let store = store.clone();
         move || drain(&store, 2 * messages)
