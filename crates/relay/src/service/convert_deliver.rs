@@ -150,3 +150,52 @@ pub(super) fn tls_overrides(directory: &Snapshot) -> Result<Vec<TlsOverride>, St
     };
     directory.rules::<TlsPolicy>().map(convert).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn oauth(client_secret: Option<&str>) -> HostOAuth {
+        HostOAuth {
+            token_url: "https://login.example/token".into(),
+            client_id: "id".into(),
+            client_secret: client_secret.map(Secret::new),
+            refresh_token: None,
+            refresh_token_file: None,
+            scope: String::new(),
+        }
+    }
+
+    /// A smart host with a password, and one login by access token.
+    fn host(oauth: HostOAuth) -> directory::SmartHost {
+        let login = HostLogin {
+            senders: vec!["*@brand.example".parse().unwrap()],
+            domains: Vec::new(),
+            username: "brand".into(),
+            password: None,
+            oauth: Some(oauth),
+        };
+        directory::SmartHost {
+            name: "up".into(),
+            source: directory::Source::Config,
+            hosts: vec!["a.example:587".parse().unwrap()],
+            tls: mail::SmartHostTls::Required,
+            username: Some("all".into()),
+            password: Some(Secret::new("hunter2")),
+            more: directory::SmartHostMore { logins: vec![login], ..directory::SmartHostMore::default() },
+        }
+    }
+
+    #[test]
+    fn a_login_for_some_of_the_mail_may_be_by_access_token() {
+        let made = smarthost(&host(oauth(Some("s")))).unwrap();
+        let [rule] = made.logins.as_slice() else { panic!("{made:?}") };
+        assert!(matches!(&rule.login, LoginSource::OAuth(token) if token.username == "brand"), "{rule:?}");
+        assert!(matches!(&made.login, Some(LoginSource::Password(login)) if login.username == "all"));
+        let sender = mail::Address::parse("ann@brand.example").unwrap();
+        let to = mail::Address::parse("bob@example.org").unwrap();
+        assert_eq!(made.login_for(Some(&sender), &to).unwrap().username(), "brand");
+        let wrong = smarthost(&host(oauth(None))).unwrap_err();
+        assert!(wrong.contains("client secret"), "{wrong}");
+    }
+}
