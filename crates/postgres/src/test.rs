@@ -60,10 +60,29 @@ impl Server {
     /// As [`shared`](Self::shared).
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let template = template();
+        Self::started(|data| copy(&template, data), settings)
+    }
+
+    /// A streaming standby of this server, on a server of its own.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn standby(&self, settings: &[(&str, &str)]) -> Self {
+        let make = |data: &Path| {
+            let mut backup = Command::new(bin().join("pg_basebackup"));
+            backup.arg("-h").arg(&self.dir).arg("-p").arg(self.port.to_string());
+            backup.args(["-U", "postgres", "-c", "fast", "-R", "-D"]).arg(data);
+            let output = as_owner(backup).output().unwrap();
+            assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        Self::started(make, settings)
+    }
+
+    fn started(make_data: impl FnOnce(&Path), settings: &[(&str, &str)]) -> Self {
         let dir = new_dir();
         // First, so that nothing is left of a start that is killed half-way.
         let keeper = keep(&dir);
-        copy(&template, &dir.join("data"));
+        make_data(&dir.join("data"));
         let port = free_port();
         let mut conf = fs::read_to_string(dir.join("data/postgresql.conf")).unwrap();
         let socket = dir.display().to_string();
@@ -126,15 +145,21 @@ impl Server {
     /// # Panics
     /// When they fail.
     pub fn sql_in(&self, database: &str, statements: &str) -> String {
-        let mut psql = Command::new(bin().join("psql"));
-        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"]).arg(&self.dir);
-        psql.arg("-p").arg(self.port.to_string()).args(["-d", database, "-c", statements]);
+        let mut psql = self.psql(database, statements);
         // In a server that waits for a standby, what a test prepares must not wait.
         psql.env("PGOPTIONS", "-c synchronous_commit=local");
         let output = psql.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{statements}: {error}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// `psql` as the superuser, about to run these statements with the defaults of the server.
+    pub fn psql(&self, database: &str, statements: &str) -> Command {
+        let mut psql = Command::new(bin().join("psql"));
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"]).arg(&self.dir);
+        psql.arg("-p").arg(self.port.to_string()).args(["-d", database, "-c", statements]);
+        psql
     }
 
     /// Changes settings while it runs (`ALTER SYSTEM`, reload), and waits until a new connection sees them.
@@ -155,14 +180,32 @@ impl Server {
         file.lines().next().and_then(|l| l.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Lets all its processes stand still, until [`thaw`](Self::thaw).
+    ///
+    /// # Panics
+    /// When it cannot be told to.
+    pub fn freeze(&self) -> Vec<u32> {
+        let children = self.sql("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()");
+        let all = children.lines().map(|pid| pid.parse().unwrap()).chain([self.pid()]).collect::<Vec<u32>>();
+        signal("-STOP", &all);
+        all
+    }
+
+    /// Lets what [`freeze`](Self::freeze) stopped go on.
+    ///
+    /// # Panics
+    /// When it cannot be told to.
+    pub fn thaw(&self, frozen: &[u32]) {
+        signal("-CONT", frozen);
+    }
+
     /// Stops it at once, as a crash would (the files stay). All connections break.
     ///
     /// # Panics
     /// When it cannot be told to.
     pub fn down(&self) {
         let pid = self.pid();
-        let told = Command::new("kill").arg("-QUIT").arg(pid.to_string()).status().unwrap();
-        assert!(told.success());
+        signal("-QUIT", &[pid]);
         while self.pid() == pid || Path::new(&format!("/proc/{pid}")).exists() {
             if fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z ")) {
                 break;
@@ -214,6 +257,12 @@ impl Drop for Server {
         drop(keeper.stdin.take());
         let _ = keeper.wait();
     }
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    // One of them may have ended by itself meanwhile.
+    Command::new("kill").arg(name).args(pids).stderr(Stdio::null()).status().unwrap();
 }
 
 /// A shell that waits for `go`.

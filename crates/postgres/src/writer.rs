@@ -1,25 +1,26 @@
 //! Which of the servers takes writes: finding it, and noticing when it is no longer the one we talk to.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
 
 use crate::connect::{Connection, Facts};
 use crate::url::{Endpoint, endpoints};
 use crate::{Config, Heard, PgError, guard};
 
-/// How long the server that took writes last is asked alone.
+/// How long the server that took writes last is asked alone; how long others may take to contradict the first that
+/// answers when none was known.
 const HEAD_START: Duration = Duration::from_millis(300);
 /// A statement that takes longer makes us look whether its server is still the one.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// So many looks without any answer, and a server counts as gone.
-const SILENT_MAX: u32 = 3;
+const SILENT_MAX: u32 = 4;
 
 /// The servers, and what we know of them.
 pub(crate) struct Writer {
@@ -30,6 +31,8 @@ pub(crate) struct Writer {
     seen: Mutex<Vec<Seen>>,
     /// Held by whoever looks, so that many waiting commits do not all knock.
     looking: tokio::sync::Mutex<()>,
+    /// Something new was seen.
+    found: Notify,
 }
 
 /// What the last looks at a server found.
@@ -50,6 +53,7 @@ impl Writer {
             timeline: AtomicU32::new(0),
             last: AtomicUsize::new(usize::MAX),
             looking: tokio::sync::Mutex::default(),
+            found: Notify::new(),
         })
     }
 
@@ -69,14 +73,27 @@ impl Writer {
             })
             .collect();
         let mut errors = Vec::new();
-        while let Some((i, result)) = asked.next().await {
-            match result {
-                Ok(connection) => {
-                    self.last.store(i, Ordering::Relaxed);
-                    return Ok(connection);
+        let mut found: Option<Connection> = None;
+        // When it is not known yet who it should be, a server that was replaced may be the first to answer.
+        let grace = if last < self.endpoints.len() { Duration::ZERO } else { HEAD_START };
+        loop {
+            let next = match found {
+                Some(_) => timeout(grace, asked.next()).await.unwrap_or(None),
+                None => asked.next().await,
+            };
+            match next {
+                Some((_, Ok(new))) => {
+                    if found.as_ref().is_none_or(|old| new.facts().timeline > old.facts().timeline) {
+                        found = Some(new);
+                    }
                 }
-                Err(error) => errors.push((i, error)),
+                Some((i, Err(error))) => errors.push((i, error)),
+                None => break,
             }
+        }
+        if let Some(connection) = found {
+            self.last.store(connection.endpoint(), Ordering::Relaxed);
+            return Ok(connection);
         }
         self.last.store(usize::MAX, Ordering::Relaxed);
         Err(self.together(errors))
@@ -141,8 +158,22 @@ impl Writer {
     pub(crate) async fn watch(&self, connection: &Connection) -> String {
         loop {
             sleep(LOOK_EVERY).await;
-            if let Ok(_turn) = self.looking.try_lock() {
-                self.look().await;
+            let look = async {
+                if let Ok(_turn) = self.looking.try_lock() {
+                    self.look().await;
+                }
+            };
+            // A server that does not answer must not keep us from hearing of the one that was promoted in its place.
+            let mut look = pin!(look);
+            loop {
+                let found = self.found.notified();
+                if let Some(why) = self.lost(connection) {
+                    return why;
+                }
+                tokio::select! {
+                    () = &mut look => break,
+                    () = found => {}
+                }
             }
             if let Some(why) = self.lost(connection) {
                 return why;
@@ -152,22 +183,28 @@ impl Writer {
 
     /// Asks every server what it is.
     async fn look(&self) {
-        let asked = (0..self.endpoints.len()).map(|i| Connection::open(&self.endpoints[i], i, None));
-        let answers = join_all(asked).await;
+        let mut asked: FuturesUnordered<_> = (0..self.endpoints.len())
+            .map(|i| async move { (i, Connection::open(&self.endpoints[i], i, None).await) })
+            .collect();
+        while let Some((i, answer)) = asked.next().await {
+            self.note(i, answer);
+            self.found.notify_waiters();
+        }
+    }
+
+    fn note(&self, i: usize, answer: Result<Connection, PgError>) {
         let mut seen = self.seen.lock();
-        for (seen, answer) in seen.iter_mut().zip(answers) {
-            match answer {
-                Ok(connection) => {
-                    let facts = connection.facts().clone();
-                    self.timeline.fetch_max(facts.timeline, Ordering::SeqCst);
-                    *seen = Seen { facts: Some(facts), silent: 0 };
-                }
-                Err(PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_)) => {
-                    *seen = Seen { facts: None, silent: seen.silent + 1 };
-                }
-                // "Too many clients" is an answer.
-                Err(_) => *seen = Seen::default(),
+        match answer {
+            Ok(connection) => {
+                let facts = connection.facts().clone();
+                self.timeline.fetch_max(facts.timeline, Ordering::SeqCst);
+                seen[i] = Seen { facts: Some(facts), silent: 0 };
             }
+            Err(PgError::Unreachable(_) | PgError::Lost(_) | PgError::Timeout(_)) => {
+                seen[i] = Seen { facts: None, silent: seen[i].silent + 1 };
+            }
+            // "Too many clients" is an answer.
+            Err(_) => seen[i] = Seen::default(),
         }
     }
 

@@ -92,15 +92,9 @@ async fn a_frozen_server_is_given_up() {
     let mut config = frozen.database();
     config.hold = Duration::from_secs(60);
     let pool = Pool::connect(config).await.unwrap();
-    let pids = frozen.sql("SELECT pid FROM pg_stat_activity WHERE datname LIKE 'test%'");
-    let all: Vec<String> = pids.lines().map(str::to_owned).chain([frozen.pid().to_string()]).collect();
-    let signal = |name: &str| {
-        let done = std::process::Command::new("kill").arg(name).args(&all).status().unwrap();
-        assert!(done.success());
-    };
-    signal("-STOP");
+    let pids = frozen.freeze();
     let check = timeout(Duration::from_secs(40), pool.check()).await;
-    signal("-CONT");
+    frozen.thaw(&pids);
     let error = check.expect("given up in time").unwrap_err();
     assert!(matches!(&error, PgError::Lost(why) if why.contains("does not answer")), "{error:?}");
     // It moves again, and so do we.
@@ -134,4 +128,46 @@ async fn of_several_servers_the_one_that_takes_writes_is_used() {
         error.contains("takes writes") && error.contains("read-only") && error.contains("refused"),
         "{error}"
     );
+}
+
+/// The primary stands still, its standby is promoted; then the old one is back and believes that it is still primary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_replaced_is_written_to_no_more() {
+    let old = Server::start(&[]);
+    let name = old.database().url.rsplit('/').next().unwrap().to_owned();
+    let new = old.standby(&[]);
+    let mut config = old.database();
+    config.url = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/{name}", old.port(), new.port());
+    config.durability = postgres::Durability::Checked;
+    old.set("synchronous_standby_names", "*");
+    let pool = Pool::connect(config.clone()).await.unwrap();
+    migrate(&pool, "t", &["CREATE TABLE t (id int PRIMARY KEY, times int NOT NULL DEFAULT 1)"])
+        .await
+        .unwrap();
+    let upsert = |pool: &Pool, id: i32| {
+        let pool = pool.clone();
+        async move { pool.commit_idempotent(|tx| async move { tx.execute(UPSERT, &[&id]).await }).await }
+    };
+    assert_eq!(upsert(&pool, 1).await, Ok(1));
+    let frozen = old.freeze();
+    let held = tokio::spawn(upsert(&pool, 2));
+    assert_eq!(new.sql("SELECT pg_promote()"), "t");
+    new.set("synchronous_standby_names", "");
+    let provided =
+        Pool::connect(postgres::Config { durability: postgres::Durability::Provider, ..config.clone() });
+    let provided = timeout(Duration::from_secs(20), provided).await.unwrap().unwrap();
+    // Without a standby of its own the new one is no place for mail, and the guard says so until there is one.
+    let third = new.standby(&[]);
+    new.set("synchronous_standby_names", "*");
+    assert_eq!(timeout(Duration::from_secs(30), held).await.unwrap().unwrap(), Ok(1));
+    old.thaw(&frozen);
+    // Both take writes now. Who knows of the promotion writes to the new one, and so does who asks both.
+    let fresh = Pool::connect(config).await.unwrap();
+    for (pool, id) in [(&pool, 3), (&provided, 4), (&fresh, 5)] {
+        assert_eq!(timeout(Duration::from_secs(20), upsert(pool, id)).await.unwrap(), Ok(1));
+    }
+    for server in [&new, &third] {
+        assert_eq!(server.sql_in(&name, "SELECT string_agg(id::text, ',' ORDER BY id) FROM t"), "1,2,3,4,5");
+    }
+    assert_eq!(old.sql_in(&name, "SELECT count(*) FROM t WHERE id > 2"), "0");
 }
