@@ -11,8 +11,8 @@ use crate::{Claim, ClusterError, GRANT, Member, share};
 /// The node gives a grant up so much earlier than the database does: for clocks that do not run alike.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// The server's timeline; another after each promotion.
-const TIMELINE: &str = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+/// Tells a server from its successor, and from itself before a restart.
+const SERVER: &str = "SELECT pg_postmaster_start_time()::text";
 
 /// What this node would like of a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Borrow {
     }
 
     /// Renews all that this node borrows; what is not wished for again runs out. All wishes are one commit. After a
-    /// fail-over nobody gets more for one [`GRANT`], since what was lent before is worth its full time by the new
+    /// fail-over or a restart nobody gets more for one [`GRANT`], since what was lent before is worth its full time by the new
     /// server's clock.
     ///
     /// # Errors
@@ -74,24 +74,24 @@ impl Borrow {
 /// One transaction of [`Borrow::renew`]; the wishes are sorted. Returns an amount for each.
 async fn lend(tx: Tx, me: u16, wishes: &[Wish]) -> Result<Vec<u64>, PgError> {
     let keys: Vec<&str> = wishes.iter().map(|w| w.key.as_str()).collect();
-    let timeline: String = tx.query_one(TIMELINE, &[]).await?.get(0);
+    let server: String = tx.query_one(SERVER, &[]).await?.get(0);
     tx.execute(
-        "INSERT INTO cluster.borrowed (key, timeline) SELECT key, $2 FROM unnest($1::text[]) AS key ORDER BY key \
+        "INSERT INTO cluster.borrowed (key, server) SELECT key, $2 FROM unnest($1::text[]) AS key ORDER BY key \
          ON CONFLICT (key) DO NOTHING",
-        &[&keys, &timeline],
+        &[&keys, &server],
     )
     .await?;
-    let lock = "SELECT key, timeline FROM cluster.borrowed WHERE key = ANY($1) ORDER BY key FOR UPDATE";
+    let lock = "SELECT key, server FROM cluster.borrowed WHERE key = ANY($1) ORDER BY key FOR UPDATE";
     let locked = tx.query(lock, &[&keys]).await?;
     let moved: Vec<&str> =
-        locked.iter().filter(|r| r.get::<_, &str>(1) != timeline).map(|r| r.get(0)).collect();
+        locked.iter().filter(|r| r.get::<_, &str>(1) != server).map(|r| r.get(0)).collect();
     let seconds = GRANT.as_secs_f64();
     if !moved.is_empty() {
         let extend = "UPDATE cluster.loan SET expires = clock_timestamp() + make_interval(secs => $2) \
             WHERE key = ANY($1) AND amount > 0";
         tx.execute(extend, &[&moved, &seconds]).await?;
-        let note = "UPDATE cluster.borrowed SET timeline = $2 WHERE key = ANY($1)";
-        tx.execute(note, &[&moved, &timeline]).await?;
+        let note = "UPDATE cluster.borrowed SET server = $2 WHERE key = ANY($1)";
+        tx.execute(note, &[&moved, &server]).await?;
     }
     let claims = claims(&tx, &keys).await?;
     let amounts: Vec<u64> = wishes

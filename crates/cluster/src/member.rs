@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use postgres::{Pool, Tx};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::node::COLUMNS;
@@ -268,7 +268,7 @@ impl Beats {
             }
         }
         for suspect in std::mem::take(&mut self.suspects) {
-            match declare_dead(&self.member.0.pool, suspect).await {
+            match in_time(declare_dead(&self.member.0.pool, suspect)).await {
                 Ok(Some(epoch)) => {
                     let node = suspect.token.node;
                     warn!("node {node} is dead: its beat has stood still for eight seconds");
@@ -282,7 +282,7 @@ impl Beats {
         }
         self.look_after(takeover);
         let view = self.member.0.view.borrow().clone();
-        if let Err(why) = role::change(&self.member, &view.roles, &view.nodes).await {
+        if let Err(why) = in_time(role::change(&self.member, &view.roles, &view.nodes)).await {
             warn!("changing roles: {why}");
         }
     }
@@ -319,6 +319,15 @@ impl Beats {
             }
             now
         });
+    }
+}
+
+/// Between two beats there is no time to wait for a lock that another holds. Whether it happened after all shows at the
+/// next beat.
+async fn in_time<T>(work: impl Future<Output = Result<T, ClusterError>>) -> Result<T, ClusterError> {
+    match timeout(BEAT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(ClusterError::Unknown("no answer between two beats".to_owned())),
     }
 }
 

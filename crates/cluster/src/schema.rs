@@ -30,8 +30,8 @@ CREATE TABLE cluster.role (
 );
 CREATE TABLE cluster.borrowed (
     key text PRIMARY KEY,
-    -- the server's timeline at the last change: another one means that its clock may be another, too
-    timeline text NOT NULL
+    -- which server it was at the last change: another one may have another clock
+    server text NOT NULL
 ) WITH (fillfactor = 50);
 CREATE TABLE cluster.loan (
     key text NOT NULL REFERENCES cluster.borrowed ON DELETE CASCADE,

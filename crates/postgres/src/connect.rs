@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, SimpleQueryRow};
 use tracing::{debug, warn};
 
+use crate::error::fatal;
 use crate::session::Statements;
 use crate::url::{Endpoint, full_text};
 use crate::{Heard, PgError};
@@ -30,12 +31,13 @@ const SETTINGS: &str = "SET client_min_messages = notice; SET statement_timeout 
 /// Lets the server notice that we have gone while a statement of ours waits for a lock. Not every platform can.
 const NOTICE_GONE: &str = "SET client_connection_check_interval = '10s'";
 
-const FACTS: &str = "SELECT pg_is_in_recovery(), \
-    current_setting('transaction_read_only'), \
-    CASE WHEN pg_is_in_recovery() THEN '0' \
-        ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END, \
-    extract(epoch FROM pg_postmaster_start_time())::text, \
-    current_setting('server_version_num'), ";
+const FACTS: &str = "extract(epoch FROM pg_postmaster_start_time())::text, \
+    current_setting('server_version_num'), pg_is_in_recovery(), current_setting('transaction_read_only'), ";
+
+/// The server's timeline, which is part of the names of its log files. Some providers have no such files; where the
+/// question is refused, there is no telling an old primary from a new one, and that is theirs to do.
+const TIMELINE: &str = "CASE WHEN pg_is_in_recovery() THEN '0' \
+    ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END";
 
 /// The columns that [`Settings::read`] reads, behind those of [`FACTS`] or alone.
 pub(crate) const SETTINGS_COLUMNS: &str = "current_setting('fsync'), current_setting('full_page_writes'), \
@@ -98,6 +100,7 @@ struct Shared {
     committing: AtomicBool,
     /// Why the driver ended, or the notice that poisoned the connection.
     fault: Mutex<Option<String>>,
+    ended: watch::Sender<bool>,
 }
 
 /// One connection. Ends at once when it is killed or dropped, without a word to the server: a statement is never
@@ -167,6 +170,12 @@ impl Connection {
         self.shared.fault.lock().clone()
     }
 
+    /// Waits until it has ended by itself or by the server.
+    pub(crate) async fn ended(&self) {
+        // An error would mean that the sender is gone, which we hold.
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.client.is_closed() || self.shared.fault.lock().is_some()
     }
@@ -187,7 +196,13 @@ impl Drop for Driver {
 }
 
 async fn ask(client: &Client) -> Result<Facts, PgError> {
-    let messages = client.simple_query(&format!("{FACTS}{SETTINGS_COLUMNS}")).await?;
+    let select = |timeline| format!("SELECT {FACTS}{SETTINGS_COLUMNS}, {timeline}");
+    let messages = match client.simple_query(&select(TIMELINE)).await {
+        Err(error) if error.as_db_error().is_some_and(|e| !fatal(e)) => {
+            client.simple_query(&select("'0'")).await?
+        }
+        other => other?,
+    };
     Facts::read(&messages).ok_or_else(|| PgError::Bug(format!("unexpected answer to {FACTS}")))
 }
 
@@ -229,6 +244,7 @@ async fn drive<S, T>(
     };
     // Before `connection` is dropped, which is what wakes the callers.
     *shared.fault.lock() = Some(fault);
+    shared.ended.send_replace(true);
 }
 
 /// What a failed attempt to connect means.
@@ -246,12 +262,12 @@ impl Facts {
     fn read(messages: &[SimpleQueryMessage]) -> Option<Self> {
         let row = first_row(messages)?;
         Some(Self {
-            standby: row.get(0)? == "t",
-            read_only: row.get(1)? == "on",
-            timeline: u32::from_str_radix(row.get(2)?, 16).ok()?,
-            started: row.get(3)?.to_owned(),
-            version: row.get(4)?.parse().ok()?,
-            settings: Settings::read(messages, 5)?,
+            started: row.get(0)?.to_owned(),
+            version: row.get(1)?.parse().ok()?,
+            standby: row.get(2)? == "t",
+            read_only: row.get(3)? == "on",
+            settings: Settings::read(messages, 4)?,
+            timeline: u32::from_str_radix(row.get(8)?, 16).ok()?,
         })
     }
 }

@@ -87,6 +87,7 @@ async fn stay(connection: &Connection, statements: &str, heard: &mpsc::Sender<He
     loop {
         tokio::select! {
             () = heard.closed() => return Ok(()),
+            () = connection.ended() => {}
             () = sleep(ALIVE_EVERY) => {}
         }
         let facts = timeout(ALIVE_EVERY, connection.ask()).await;

@@ -92,7 +92,7 @@ async fn after_a_promotion_nobody_gets_what_another_may_still_use() {
     let ahead = "UPDATE cluster.loan SET expires = expires - interval '1 minute'";
     pool.commit(|tx| async move { tx.execute(ahead, &[]).await }).await.unwrap();
     assert_eq!(ask(&b, "x", 10, 10, 0).await, 0);
-    // On the same timeline what has run out has run out.
+    // On the same server what has run out has run out.
     pool.commit(|tx| async move { tx.execute(ahead, &[]).await }).await.unwrap();
     assert_eq!(ask(&b, "x", 10, 10, 0).await, 10);
 }

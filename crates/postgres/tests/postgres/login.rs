@@ -52,6 +52,13 @@ async fn tls_and_what_the_server_must_prove() {
         assert!(row.get::<_, bool>(0));
         assert_eq!(row.get::<_, String>(1), "TLSv1.3");
     }
+    // Nothing here needs more than a database of one's own.
+    server.sql("CREATE DATABASE mail OWNER ph");
+    let pool = open(format!("postgres://ph:geheim@127.0.0.1:{}/mail", server.port())).await.unwrap();
+    assert_eq!(postgres::migrate(&pool, "t", &["CREATE SCHEMA s; CREATE TABLE s.t (n int)"]).await, Ok(0));
+    let insert = |tx: postgres::Tx| async move { tx.execute("INSERT INTO s.t VALUES (1)", &[]).await };
+    assert_eq!(pool.commit(insert).await, Ok(1));
+    assert_eq!(pool.check().await, Ok(()));
     assert!(open(url("127.0.0.1", "?sslmode=disable")).await.is_err());
     // Its own certificate is the root; the name in it is localhost.
     let named = format!("?sslmode=verify-full&sslrootcert={root}");
