@@ -84,7 +84,7 @@ impl Directory {
             query.since.map_or(i64::MIN, Timestamp::millis),
             limit,
         ];
-        let sql = "SELECT id, at, actor, action, what, name, earlier, later FROM audit \
+        let sql = "SELECT id, at, actor, action, what, name, earlier, later FROM directory.audit \
                    WHERE id < $1 AND ($2 = '' OR what = $2) AND ($3 = '' OR name = $3) \
                    AND ($4 = '' OR replace(actor, $4, '') <> actor) AND at >= $5 ORDER BY id DESC LIMIT $6";
         self.list(sql.to_owned(), values, read).await

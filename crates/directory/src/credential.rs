@@ -163,7 +163,7 @@ impl Directory {
                 let text = format!("{user} names the credential {}: change it first", credential.login);
                 return Err(DirectoryError::InUse(text));
             }
-            draft.write("DELETE FROM credential WHERE id = $1", values![credential.id]);
+            draft.write("DELETE FROM directory.credential WHERE id = $1", values![credential.id]);
             draft.audit(&by, "remove", ("credential", &credential.login), Some(&*credential), None);
             Ok(((), vec![Edit::CredentialGone(credential.login.clone())]))
         })
@@ -200,7 +200,7 @@ pub(crate) fn check_from_domains(patterns: &[Pattern]) -> Result<(), DirectoryEr
 fn write(draft: &mut Draft, c: &Credential) {
     let (scram, argon2) = c.verifier.to_columns();
     draft.write(
-        "INSERT INTO credential (id, login, login_folded, org, from_domains, networks, enabled, made_here, \
+        "INSERT INTO directory.credential (id, login, login_folded, org, from_domains, networks, enabled, made_here, \
          scram, argon2, generation, created, stream) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
          ON CONFLICT (id) DO UPDATE SET from_domains = excluded.from_domains, networks = excluded.networks, \

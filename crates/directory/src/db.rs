@@ -1,5 +1,6 @@
 //! What a statement is given and what it answers, the same for SQLite and PostgreSQL: whole numbers and texts. There is one
-//! text for both, in the subset that they share; its parameters are `$1`, `$2`, … in the order in which they first appear.
+//! text for both, in the subset that they share; its parameters are `$1`, `$2`, … in the order in which they first appear,
+//! its tables are `directory.NAME` (SQLite, which knows no schemas, is given the name alone).
 
 use postgres::types::ToSql;
 

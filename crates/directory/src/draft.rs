@@ -23,7 +23,7 @@ const REMEMBERED: i64 = 10_000;
 /// Takes the row that all changes take: whoever has it is the only one to change the directory until the commit. That it
 /// writes matters on PostgreSQL: a transaction that only reads waits for no standby.
 pub(crate) const TAKE_TURN: &str =
-    "UPDATE directory_head SET turn = turn + 1 WHERE one = 1 RETURNING version, batch, ids, audits";
+    "UPDATE directory.head SET turn = turn + 1 WHERE one = 1 RETURNING version, batch, ids, audits";
 
 /// Which state of the directory this is. The number alone does not say: after a fail-over that lost a commit which nobody
 /// was told of, the number is given again.
@@ -163,7 +163,7 @@ impl Draft {
         self.turn.audits += 1;
         let short: String = name.chars().take(NAME_MAX).collect();
         self.write(
-            "INSERT INTO audit (id, at, actor, action, what, name, earlier, later) \
+            "INSERT INTO directory.audit (id, at, actor, action, what, name, earlier, later) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             values![self.turn.audits, self.now.millis(), by.as_str(), action, what, short, earlier, later],
         );
@@ -178,14 +178,14 @@ impl Draft {
         let number = self.turn.version.number + 1;
         let touched = serde_json::to_string(&self.touched).unwrap_or_default();
         self.write(
-            "UPDATE directory_head SET version = $1, batch = $2, ids = $3, audits = $4 WHERE one = 1",
+            "UPDATE directory.head SET version = $1, batch = $2, ids = $3, audits = $4 WHERE one = 1",
             values![number, batch, self.turn.ids, self.turn.audits],
         );
         self.write(
-            "INSERT INTO directory_change (version, batch, touched) VALUES ($1, $2, $3)",
+            "INSERT INTO directory.change (version, batch, touched) VALUES ($1, $2, $3)",
             values![number, batch, touched],
         );
-        self.write("DELETE FROM directory_change WHERE version <= $1", values![number - REMEMBERED]);
+        self.write("DELETE FROM directory.change WHERE version <= $1", values![number - REMEMBERED]);
         self.state.version = Version { number, batch: batch.into() };
         Some((self.state, self.writes))
     }

@@ -14,7 +14,7 @@ use crate::db::{Bad, Row, Value, Write};
 use crate::draft::{Change, Draft, Failed, TAKE_TURN, Turn};
 use crate::error::DirectoryError;
 use crate::load::{self, FAKE_KEY};
-use crate::schema::MIGRATIONS;
+use crate::schema::{for_sqlite, sqlite};
 use crate::snapshot::Snapshot;
 use crate::writer::{Job, Jobs, Published, gather};
 
@@ -35,10 +35,10 @@ pub(crate) fn open(path: &Path, clock: &Clock) -> Result<(Connection, Snapshot, 
     migrate(&mut db, path)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for Write { sql, values } in load::founding(clock.now()) {
-        tx.execute(sql, params_from_iter(values))?;
+        tx.execute(&sqlite(sql), params_from_iter(values))?;
     }
     tx.commit()?;
-    let key: Option<String> = db.query_row(FAKE_KEY, [], |row| row.get(0)).optional()?;
+    let key: Option<String> = db.query_row(&sqlite(FAKE_KEY), [], |row| row.get(0)).optional()?;
     let state = everything(&db, path)?;
     Ok((db, state, load::fake_key(key.as_deref())))
 }
@@ -67,7 +67,8 @@ fn make_private(path: &Path) -> Result<(), DirectoryError> {
 }
 
 fn migrate(db: &mut Connection, path: &Path) -> Result<(), DirectoryError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let steps = for_sqlite();
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", [])?;
     let found: i64 =
@@ -75,7 +76,7 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), DirectoryError> {
     if found > known {
         return Err(DirectoryError::Newer { path: path.to_owned(), found, known });
     }
-    for (step, sql) in (1i64..).zip(MIGRATIONS).filter(|(step, _)| *step > found) {
+    for (step, sql) in (1i64..).zip(&steps).filter(|(step, _)| *step > found) {
         tx.execute_batch(sql)?;
         tx.execute("DELETE FROM schema_version", [])?;
         tx.execute("INSERT INTO schema_version (version) VALUES ($1)", params![step])?;
@@ -111,7 +112,7 @@ pub(crate) fn each(
     take: &mut dyn FnMut(&Row<'_>) -> Result<(), Bad>,
 ) -> Result<(), Bad> {
     let bad = |e: rusqlite::Error| Bad(e.to_string());
-    let mut statement = db.prepare_cached(sql).map_err(bad)?;
+    let mut statement = db.prepare_cached(&sqlite(sql)).map_err(bad)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(bad)?;
     while let Some(row) = rows.next().map_err(bad)? {
         take(&Row::Sqlite(row))?;
@@ -165,7 +166,7 @@ fn try_commit(
     // Nobody else writes to this file, so that a commit needs no name of its own.
     let Some((next, writes)) = draft.finish("") else { return Ok(()) };
     for Write { sql, values } in writes {
-        tx.prepare_cached(sql)?.execute(params_from_iter(values))?;
+        tx.prepare_cached(&sqlite(sql))?.execute(params_from_iter(values))?;
     }
     tx.commit()?;
     published.put(next);
@@ -173,7 +174,7 @@ fn try_commit(
 }
 
 fn take_turn(tx: &Transaction<'_>) -> rusqlite::Result<Turn> {
-    let mut statement = tx.prepare_cached(TAKE_TURN)?;
+    let mut statement = tx.prepare_cached(&sqlite(TAKE_TURN))?;
     let read = |row: &rusqlite::Row<'_>| Turn::read(&Row::Sqlite(row));
     let turn = statement.query_row([], |row| Ok(read(row)))?;
     turn.map_err(|bad| rusqlite::Error::ToSqlConversionFailure(bad.to_string().into()))

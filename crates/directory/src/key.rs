@@ -56,7 +56,7 @@ impl Directory {
                     hash,
                 };
                 draft.write(
-                    "INSERT INTO api_key (id, name, name_folded, org, scope, from_domains, hash, enabled, created) \
+                    "INSERT INTO directory.api_key (id, name, name_folded, org, scope, from_domains, hash, enabled, created) \
                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                     values![
                         key.id,
@@ -93,7 +93,7 @@ impl Directory {
             let before =
                 draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
             let key = ApiKey { enabled, ..ApiKey::clone(&before) };
-            draft.write("UPDATE api_key SET enabled = $1 WHERE id = $2", values![enabled, key.id]);
+            draft.write("UPDATE directory.api_key SET enabled = $1 WHERE id = $2", values![enabled, key.id]);
             draft.audit(&by, "set", ("key", &key.name), Some(&*before), Some(&key));
             let key = Arc::new(key);
             Ok((Arc::clone(&key), vec![Edit::Key(key)]))
@@ -110,7 +110,7 @@ impl Directory {
         self.change(move |draft| {
             let key =
                 draft.state.key(&name).cloned().ok_or_else(|| DirectoryError::not_found("key", &name))?;
-            draft.write("DELETE FROM api_key WHERE id = $1", values![key.id]);
+            draft.write("DELETE FROM directory.api_key WHERE id = $1", values![key.id]);
             draft.audit(&by, "remove", ("key", &key.name), Some(&*key), None);
             Ok(((), vec![Edit::KeyGone(key.name.clone())]))
         })

@@ -20,31 +20,31 @@ use crate::suppression;
 /// Rows of the tables that may have very many are read so many at a time.
 const PAGE: usize = 10_000;
 
-const ORG: &str = "SELECT id, name, trusted, state, created, pool FROM org";
-const DOMAIN: &str = "SELECT name, org, created FROM domain";
+const ORG: &str = "SELECT id, name, trusted, state, created, pool FROM directory.org";
+const DOMAIN: &str = "SELECT name, org, created FROM directory.domain";
 const CREDENTIAL: &str = "SELECT id, login, org, from_domains, networks, enabled, made_here, scram, argon2, \
-                          generation, created, stream FROM credential";
-const KEY: &str = "SELECT id, name, org, scope, from_domains, hash, enabled, created FROM api_key";
-const SMARTHOST: &str = "SELECT name, hosts, tls, username, password, more, secrets FROM smarthost";
-const ROUTE: &str = "SELECT id, domains, senders, target FROM route ORDER BY position, id";
+                          generation, created, stream FROM directory.credential";
+const KEY: &str = "SELECT id, name, org, scope, from_domains, hash, enabled, created FROM directory.api_key";
+const SMARTHOST: &str = "SELECT name, hosts, tls, username, password, more, secrets FROM directory.smarthost";
+const ROUTE: &str = "SELECT id, domains, senders, target FROM directory.route ORDER BY position, id";
 
 /// What every directory has: the organisation `default`, and a random key for fake verifiers.
 pub(crate) fn founding(now: Timestamp) -> Vec<Write> {
     vec![
         Write {
-            sql: "INSERT INTO org (id, name, trusted, state, created) VALUES ($1, 'default', 1, 'active', $2) \
+            sql: "INSERT INTO directory.org (id, name, trusted, state, created) VALUES ($1, 'default', 1, 'active', $2) \
                   ON CONFLICT DO NOTHING",
             values: values![OrgId::DEFAULT.0, now.millis()],
         },
         Write {
-            sql: "INSERT INTO secret (name, value) VALUES ('fake-verifiers', $1) ON CONFLICT DO NOTHING",
+            sql: "INSERT INTO directory.secret (name, value) VALUES ('fake-verifiers', $1) ON CONFLICT DO NOTHING",
             values: values![BASE64.encode(random::<32>())],
         },
     ]
 }
 
 /// Asks for the key for fake verifiers: the same on every node and after every restart.
-pub(crate) const FAKE_KEY: &str = "SELECT value FROM secret WHERE name = 'fake-verifiers'";
+pub(crate) const FAKE_KEY: &str = "SELECT value FROM directory.secret WHERE name = 'fake-verifiers'";
 
 /// The key that [`FAKE_KEY`] answers.
 pub(crate) fn fake_key(text: Option<&str>) -> hmac::Key {

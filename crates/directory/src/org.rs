@@ -46,7 +46,7 @@ impl Directory {
                 pool: None,
             };
             draft.write(
-                "INSERT INTO org (id, name, trusted, state, created) VALUES ($1, $2, $3, $4, $5)",
+                "INSERT INTO directory.org (id, name, trusted, state, created) VALUES ($1, $2, $3, $4, $5)",
                 values![org.id.0, &*org.name, org.trusted, org.state.as_str(), org.created.millis()],
             );
             draft.audit(&by, "add", ("organisation", &org.name), None, Some(&org));
@@ -95,7 +95,7 @@ impl Directory {
                 org.pool = Some(pool.into()).filter(|p: &Arc<str>| !p.is_empty());
             }
             draft.write(
-                "UPDATE org SET name = $1, trusted = $2, state = $3, pool = $4 WHERE id = $5",
+                "UPDATE directory.org SET name = $1, trusted = $2, state = $3, pool = $4 WHERE id = $5",
                 values![&*org.name, org.trusted, org.state.as_str(), org.pool.as_deref(), org.id.0],
             );
             draft.audit(&by, "set", ("organisation", &before.name), Some(&*before), Some(&org));
@@ -136,7 +136,7 @@ impl Directory {
                 let text = format!("{user} names the organisation {}: change it first", org.name);
                 return Err(DirectoryError::InUse(text));
             }
-            draft.write("DELETE FROM org WHERE id = $1", values![org.id.0]);
+            draft.write("DELETE FROM directory.org WHERE id = $1", values![org.id.0]);
             draft.audit(&by, "remove", ("organisation", &org.name), Some(&*org), None);
             Ok(((), vec![Edit::OrgGone(org.id)]))
         })
@@ -157,7 +157,7 @@ impl Directory {
             }
             let domain = Domain { name: name.as_str().into(), org: org.id, created: draft.now };
             draft.write(
-                "INSERT INTO domain (name, org, created) VALUES ($1, $2, $3)",
+                "INSERT INTO directory.domain (name, org, created) VALUES ($1, $2, $3)",
                 values![&*domain.name, domain.org.0, domain.created.millis()],
             );
             draft.audit(&by, "add", ("domain", &domain.name), None, Some(&domain));
@@ -180,7 +180,7 @@ impl Directory {
                 .domain(&name)
                 .cloned()
                 .ok_or_else(|| DirectoryError::not_found("domain", &name))?;
-            draft.write("DELETE FROM domain WHERE name = $1", values![&*domain.name]);
+            draft.write("DELETE FROM directory.domain WHERE name = $1", values![&*domain.name]);
             draft.audit(&by, "remove", ("domain", &domain.name), Some(&*domain), None);
             Ok(((), vec![Edit::DomainGone(domain.name.clone())]))
         })

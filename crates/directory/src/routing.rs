@@ -166,19 +166,19 @@ impl Directory {
             let (domains, senders, target) = texts;
             match before {
                 None => draft.write(
-                    "INSERT INTO route (id, position, domains, senders, target) \
-                     VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM route), $2, $3, $4)",
+                    "INSERT INTO directory.route (id, position, domains, senders, target) \
+                     VALUES ($1, (SELECT coalesce(max(position), 0) + 1 FROM directory.route), $2, $3, $4)",
                     values![route.id, domains, senders, target],
                 ),
                 Some(before) => {
                     draft.write(
-                        "UPDATE route SET position = position + 1 \
-                         WHERE position >= (SELECT position FROM route WHERE id = $1)",
+                        "UPDATE directory.route SET position = position + 1 \
+                         WHERE position >= (SELECT position FROM directory.route WHERE id = $1)",
                         values![before],
                     );
                     draft.write(
-                        "INSERT INTO route (id, position, domains, senders, target) \
-                         VALUES ($1, (SELECT position - 1 FROM route WHERE id = $2), $3, $4, $5)",
+                        "INSERT INTO directory.route (id, position, domains, senders, target) \
+                         VALUES ($1, (SELECT position - 1 FROM directory.route WHERE id = $2), $3, $4, $5)",
                         values![route.id, before, domains, senders, target],
                     );
                 }
@@ -205,7 +205,7 @@ impl Directory {
             let NewRoute { domains, senders, to } = new.clone();
             let route = Arc::new(Route { id, source: Source::Directory, domains, senders, to });
             draft.write(
-                "UPDATE route SET domains = $1, senders = $2, target = $3 WHERE id = $4",
+                "UPDATE directory.route SET domains = $1, senders = $2, target = $3 WHERE id = $4",
                 values![list_text(&route.domains), list_text(&route.senders), route.to.to_string(), id],
             );
             let before = std::mem::replace(&mut routes[at], Arc::clone(&route));
@@ -224,7 +224,7 @@ impl Directory {
         self.change(move |draft| {
             let mut routes = draft.state.routes.to_vec();
             let route = routes.remove(place(&draft.state, id)?);
-            draft.write("DELETE FROM route WHERE id = $1", values![id]);
+            draft.write("DELETE FROM directory.route WHERE id = $1", values![id]);
             draft.audit(&by, "remove", ("route", &id.to_string()), Some(&*route), None);
             Ok(((), vec![Edit::Routes(routes)]))
         })
@@ -268,7 +268,7 @@ impl Directory {
             host.check()?;
             let (more, secrets) = host.more.to_columns();
             draft.write(
-                "INSERT INTO smarthost (name, hosts, tls, username, password, more, secrets) \
+                "INSERT INTO directory.smarthost (name, hosts, tls, username, password, more, secrets) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7) \
                  ON CONFLICT (name) DO UPDATE SET hosts = excluded.hosts, tls = excluded.tls, \
                  username = excluded.username, password = excluded.password, more = excluded.more, \
@@ -317,7 +317,7 @@ impl Directory {
                 let text = format!("{user} names the smart host {name}: change it first");
                 return Err(DirectoryError::InUse(text));
             }
-            draft.write("DELETE FROM smarthost WHERE name = $1", values![&*host.name]);
+            draft.write("DELETE FROM directory.smarthost WHERE name = $1", values![&*host.name]);
             draft.audit(&by, "remove", ("smarthost", &host.name), Some(&*host), None);
             Ok(((), vec![Edit::SmartHostGone(host.name.clone())]))
         })

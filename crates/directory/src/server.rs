@@ -1,7 +1,7 @@
 //! The directory on PostgreSQL, which several nodes share. Each node has everything in memory; one task changes the
 //! database and follows what the other nodes change.
 //!
-//! The nodes take turns: a change first takes the one row of `directory_head`, reads what the others have touched since,
+//! The nodes take turns: a change first takes the one row of `directory.head`, reads what the others have touched since,
 //! and is then made of that, so that no change is ever made of an old state. What a commit touched is written beside it,
 //! so that the others read that and no more. Each commit has a name of its own, and that is how a node knows, after a
 //! connection went while committing, whether its commit counts; and after a fail-over, whether the state that it has in
@@ -38,9 +38,9 @@ const ROUNDS_MAX: usize = 10;
 /// What is notified after a change.
 const CHANNEL: &str = "posthouse_directory";
 
-const VERSION: &str = "SELECT version, batch FROM directory_head WHERE one = 1";
+const VERSION: &str = "SELECT version, batch FROM directory.head WHERE one = 1";
 const CHANGES: &str =
-    "SELECT version, batch, touched FROM directory_change WHERE version >= $1 ORDER BY version";
+    "SELECT version, batch, touched FROM directory.change WHERE version >= $1 ORDER BY version";
 
 /// Makes or migrates the tables, and reads all of it.
 pub(crate) async fn open(pool: &Pool, now: Timestamp) -> Result<(Snapshot, hmac::Key), DirectoryError> {
@@ -401,6 +401,6 @@ async fn attempt(tx: &Tx, batch: &Batch, mut state: Snapshot, now: Timestamp) ->
 }
 
 async fn is_committed(session: &Session, name: &str) -> Result<bool, PgError> {
-    let sql = "SELECT version FROM directory_change WHERE batch = $1";
+    let sql = "SELECT version FROM directory.change WHERE batch = $1";
     Ok(!query(session, sql, &[name.into()]).await?.is_empty())
 }

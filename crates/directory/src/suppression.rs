@@ -193,7 +193,7 @@ impl Directory {
                 since: draft.now,
             };
             draft.write(
-                "INSERT INTO suppression (org, address, class, reason, source, actor, since) \
+                "INSERT INTO directory.suppression (org, address, class, reason, source, actor, since) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 values![
                     it.org.0,
@@ -223,7 +223,7 @@ impl Directory {
             let it = draft.state.suppressed(org.id, &address).cloned();
             let it = it.ok_or_else(|| DirectoryError::not_found("suppression of", address.as_str()))?;
             draft.write(
-                "DELETE FROM suppression WHERE org = $1 AND address = $2",
+                "DELETE FROM directory.suppression WHERE org = $1 AND address = $2",
                 values![it.org.0, &*it.address],
             );
             draft.audit(&by, "remove", ("suppression", &it.address), Some(&*it), None);
@@ -258,7 +258,8 @@ impl Directory {
 /// Stands for every organisation; none has this number.
 const ANY_ORG: i64 = -1;
 
-pub(crate) const SELECT: &str = "SELECT org, address, class, reason, source, actor, since FROM suppression";
+pub(crate) const SELECT: &str =
+    "SELECT org, address, class, reason, source, actor, since FROM directory.suppression";
 
 pub(crate) fn read(row: &Row<'_>) -> Result<Suppression, Bad> {
     let text = |at: usize| row.get::<String>(at);

@@ -1,19 +1,20 @@
 -- Organisations, credentials, domains, keys, routing, and the log of changes.
--- Written in the subset that SQLite and PostgreSQL share; `/* by octets */` stands for a collation. Times are milliseconds since 1970; lists are JSON.
+-- Written in the subset that SQLite and PostgreSQL share, but for the name of the schema and `/* by octets */`, which
+-- stands for a collation. Times are milliseconds since 1970; lists are JSON.
 
-CREATE TABLE counter (
+CREATE TABLE directory.counter (
     name  TEXT /* by octets */ PRIMARY KEY,
     value BIGINT NOT NULL
 );
-INSERT INTO counter (name, value) VALUES ('id', 1);
+INSERT INTO directory.counter (name, value) VALUES ('id', 1);
 
 -- Random values made once for this installation.
-CREATE TABLE secret (
+CREATE TABLE directory.secret (
     name  TEXT /* by octets */ PRIMARY KEY,
     value TEXT NOT NULL
 );
 
-CREATE TABLE org (
+CREATE TABLE directory.org (
     id      BIGINT PRIMARY KEY,
     name    TEXT /* by octets */ NOT NULL UNIQUE,
     trusted BIGINT NOT NULL,
@@ -21,17 +22,17 @@ CREATE TABLE org (
     created BIGINT NOT NULL
 );
 
-CREATE TABLE domain (
+CREATE TABLE directory.domain (
     name    TEXT /* by octets */ PRIMARY KEY,
-    org     BIGINT NOT NULL REFERENCES org (id),
+    org     BIGINT NOT NULL REFERENCES directory.org (id),
     created BIGINT NOT NULL
 );
 
-CREATE TABLE credential (
+CREATE TABLE directory.credential (
     id           BIGINT PRIMARY KEY,
     login        TEXT NOT NULL,
     login_folded TEXT /* by octets */ NOT NULL UNIQUE,
-    org          BIGINT NOT NULL REFERENCES org (id),
+    org          BIGINT NOT NULL REFERENCES directory.org (id),
     from_domains TEXT NOT NULL,
     networks     TEXT NOT NULL,
     enabled      BIGINT NOT NULL,
@@ -42,11 +43,11 @@ CREATE TABLE credential (
     created      BIGINT NOT NULL
 );
 
-CREATE TABLE api_key (
+CREATE TABLE directory.api_key (
     id           BIGINT PRIMARY KEY,
     name         TEXT NOT NULL,
     name_folded  TEXT /* by octets */ NOT NULL UNIQUE,
-    org          BIGINT NOT NULL REFERENCES org (id),
+    org          BIGINT NOT NULL REFERENCES directory.org (id),
     scope        TEXT NOT NULL,
     from_domains TEXT NOT NULL,
     hash         TEXT /* by octets */ NOT NULL UNIQUE,
@@ -54,7 +55,7 @@ CREATE TABLE api_key (
     created      BIGINT NOT NULL
 );
 
-CREATE TABLE route (
+CREATE TABLE directory.route (
     id       BIGINT PRIMARY KEY,
     position BIGINT NOT NULL,
     domains  TEXT NOT NULL,
@@ -62,7 +63,7 @@ CREATE TABLE route (
     target   TEXT NOT NULL
 );
 
-CREATE TABLE smarthost (
+CREATE TABLE directory.smarthost (
     name     TEXT /* by octets */ PRIMARY KEY,
     hosts    TEXT NOT NULL,
     tls      TEXT NOT NULL,
@@ -71,7 +72,7 @@ CREATE TABLE smarthost (
 );
 
 -- Who changed what. Never deleted here.
-CREATE TABLE audit (
+CREATE TABLE directory.audit (
     id      BIGINT PRIMARY KEY,
     at      BIGINT NOT NULL,
     actor   TEXT NOT NULL,
@@ -81,4 +82,4 @@ CREATE TABLE audit (
     earlier TEXT,
     later   TEXT
 );
-CREATE INDEX audit_name ON audit (what, name, id);
+CREATE INDEX audit_name ON directory.audit (what, name, id);

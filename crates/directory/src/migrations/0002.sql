@@ -1,6 +1,6 @@
 -- Outgoing addresses and what goes by them, bounds, TLS policies, aliases, suspensions: one row a rule. They are read as
 -- a whole at the start and never asked by what they say, so what a rule says is JSON. A secret stands apart from it.
-CREATE TABLE rule (
+CREATE TABLE directory.rule (
     kind     TEXT /* by octets */ NOT NULL,
     name     TEXT /* by octets */ NOT NULL,
     position BIGINT NOT NULL,
@@ -10,8 +10,8 @@ CREATE TABLE rule (
 );
 
 -- Addresses that an organisation does not write to any more.
-CREATE TABLE suppression (
-    org     BIGINT NOT NULL REFERENCES org (id),
+CREATE TABLE directory.suppression (
+    org     BIGINT NOT NULL REFERENCES directory.org (id),
     address TEXT /* by octets */ NOT NULL,
     class   TEXT NOT NULL,
     reason  TEXT NOT NULL,
@@ -22,9 +22,9 @@ CREATE TABLE suppression (
 );
 
 -- What kind of mail comes by a login, and the pool that an organisation's mail leaves by unless a rule says otherwise.
-ALTER TABLE credential ADD COLUMN stream TEXT NOT NULL DEFAULT 'transactional';
-ALTER TABLE org ADD COLUMN pool TEXT;
+ALTER TABLE directory.credential ADD COLUMN stream TEXT NOT NULL DEFAULT 'transactional';
+ALTER TABLE directory.org ADD COLUMN pool TEXT;
 
 -- What a smart host has beside hosts, TLS and one login, and its further secrets; both are JSON.
-ALTER TABLE smarthost ADD COLUMN more TEXT NOT NULL DEFAULT '{}';
-ALTER TABLE smarthost ADD COLUMN secrets TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE directory.smarthost ADD COLUMN more TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE directory.smarthost ADD COLUMN secrets TEXT NOT NULL DEFAULT '{}';

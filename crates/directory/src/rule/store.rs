@@ -91,7 +91,8 @@ pub(crate) fn ask(kind: &str) -> Option<Ask> {
 
 fn ask_for<R: Rule>() -> Ask {
     Ask {
-        sql: "SELECT name, body, secret FROM rule WHERE kind = $1 ORDER BY position, name".to_owned(),
+        sql: "SELECT name, body, secret FROM directory.rule WHERE kind = $1 ORDER BY position, name"
+            .to_owned(),
         values: values![R::KIND],
         table: "rule",
         take: Box::new(Taken::<R>(Vec::new())),
@@ -205,7 +206,7 @@ impl Directory {
             let body = json(&rule)?;
             let entry = kept::<R>(&id, &body, secret.clone()).map_err(|e| unread(&e))?;
             draft.write(
-                "UPDATE rule SET body = $1, secret = $2 WHERE kind = $3 AND name = $4",
+                "UPDATE directory.rule SET body = $1, secret = $2 WHERE kind = $3 AND name = $4",
                 values![body, secret.as_ref().map(Secret::expose), R::KIND, id.as_str()],
             );
             draft.audit_set(&by, (R::KIND, &id), &before.rule, &rule, is_new.then_some("secret"));
@@ -232,7 +233,10 @@ impl Directory {
                     R::KIND
                 )));
             }
-            draft.write("DELETE FROM rule WHERE kind = $1 AND name = $2", values![R::KIND, id.as_str()]);
+            draft.write(
+                "DELETE FROM directory.rule WHERE kind = $1 AND name = $2",
+                values![R::KIND, id.as_str()],
+            );
             draft.audit(&by, "remove", (R::KIND, &id), Some(&before.rule), None);
             let mut all = R::rules(&draft.state.rules).directory.to_vec();
             all.remove(at);
@@ -251,19 +255,19 @@ fn insert<R: Rule>(
     let secret = secret.map(Secret::expose);
     let Some(before) = before else {
         return draft.write(
-            "INSERT INTO rule (kind, name, position, body, secret) \
-             VALUES ($1, $2, (SELECT coalesce(max(position), 0) + 1 FROM rule WHERE kind = $1), $3, $4)",
+            "INSERT INTO directory.rule (kind, name, position, body, secret) \
+             VALUES ($1, $2, (SELECT coalesce(max(position), 0) + 1 FROM directory.rule WHERE kind = $1), $3, $4)",
             values![R::KIND, id, body, secret],
         );
     };
     draft.write(
-        "UPDATE rule SET position = position + 1 \
-         WHERE kind = $1 AND position >= (SELECT position FROM rule WHERE kind = $1 AND name = $2)",
+        "UPDATE directory.rule SET position = position + 1 \
+         WHERE kind = $1 AND position >= (SELECT position FROM directory.rule WHERE kind = $1 AND name = $2)",
         values![R::KIND, before],
     );
     draft.write(
-        "INSERT INTO rule (kind, name, position, body, secret) \
-         VALUES ($1, $2, (SELECT position - 1 FROM rule WHERE kind = $1 AND name = $3), $4, $5)",
+        "INSERT INTO directory.rule (kind, name, position, body, secret) \
+         VALUES ($1, $2, (SELECT position - 1 FROM directory.rule WHERE kind = $1 AND name = $3), $4, $5)",
         values![R::KIND, id, before, body, secret],
     );
 }

@@ -427,8 +427,10 @@ async fn what_cannot_be_kept_is_refused(place: Place) {
 async fn a_file_of_an_older_version_is_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let db = rusqlite::Connection::open(dir.path().join("directory.db")).unwrap();
-    db.execute_batch(include_str!("../../src/migrations/0001.sql")).unwrap();
-    db.execute_batch(include_str!("../../src/migrations/0002.sql")).unwrap();
+    for step in [include_str!("../../src/migrations/0001.sql"), include_str!("../../src/migrations/0002.sql")]
+    {
+        db.execute_batch(&step.replace("directory.", "")).unwrap();
+    }
     db.execute_batch(
         "CREATE TABLE schema_version (version BIGINT NOT NULL);
          INSERT INTO schema_version (version) VALUES (2);

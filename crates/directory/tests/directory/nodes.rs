@@ -286,11 +286,11 @@ async fn whatever_two_nodes_do_they_have_the_same_afterwards() {
 /// Makes an organisation behind the nodes' backs, without telling anybody, as version `number` + `more`.
 fn add_silently(config: &postgres::Config, name: &str, more: u32, touched: &str) {
     let statements = format!(
-        "BEGIN; UPDATE directory_head SET version = version + {more}, batch = '{name}', ids = ids + 1; \
-         INSERT INTO org (id, name, trusted, state, created) \
-             SELECT ids, '{name}', 1, 'active', 0 FROM directory_head; \
-         INSERT INTO directory_change SELECT version, batch, replace('{touched}', 'ID', ids::text) \
-             FROM directory_head; COMMIT"
+        "BEGIN; UPDATE directory.head SET version = version + {more}, batch = '{name}', ids = ids + 1; \
+         INSERT INTO directory.org (id, name, trusted, state, created) \
+             SELECT ids, '{name}', 1, 'active', 0 FROM directory.head; \
+         INSERT INTO directory.change SELECT version, batch, replace('{touched}', 'ID', ids::text) \
+             FROM directory.head; COMMIT"
     );
     sql(config, &statements);
 }
@@ -305,7 +305,7 @@ async fn what_nobody_tells_is_found_by_looking() {
     add_silently(&config, "newer", 1, r#"[{"satellite":ID}]"#);
     until(|| a.snapshot().org_named("newer").is_some()).await;
     // The list does not go back as far as this node: everything is read.
-    sql(&config, "DELETE FROM directory_change");
+    sql(&config, "DELETE FROM directory.change");
     add_silently(&config, "far", 20_000, "[]");
     until(|| a.snapshot().org_named("far").is_some()).await;
     assert_eq!(a.snapshot().routes().count(), 1, "what the config file says stays");
@@ -325,10 +325,10 @@ async fn a_state_that_a_fail_over_has_lost_is_forgotten() {
     // As a standby has it that had not received the last commit; and the number is given again at once.
     sql(
         &config,
-        "BEGIN; DELETE FROM org WHERE name = 'lost'; \
-         INSERT INTO org (id, name, trusted, state, created) SELECT ids, 'other', 1, 'active', 0 FROM directory_head; \
-         UPDATE directory_head SET batch = 'elsewhere'; \
-         UPDATE directory_change SET batch = 'elsewhere' WHERE version = (SELECT version FROM directory_head); \
+        "BEGIN; DELETE FROM directory.org WHERE name = 'lost'; \
+         INSERT INTO directory.org (id, name, trusted, state, created) SELECT ids, 'other', 1, 'active', 0 FROM directory.head; \
+         UPDATE directory.head SET batch = 'elsewhere'; \
+         UPDATE directory.change SET batch = 'elsewhere' WHERE version = (SELECT version FROM directory.head); \
          COMMIT",
     );
     for d in [&a, &b] {
@@ -339,9 +339,9 @@ async fn a_state_that_a_fail_over_has_lost_is_forgotten() {
     a.add_org("lost", true, me).await.unwrap();
     sql(
         &config,
-        "BEGIN; DELETE FROM org WHERE name = 'lost'; DELETE FROM audit WHERE name = 'lost'; \
-         DELETE FROM directory_change WHERE version = (SELECT version FROM directory_head); \
-         UPDATE directory_head SET version = version - 1, ids = ids - 1, audits = audits - 1, batch = 'elsewhere'; \
+        "BEGIN; DELETE FROM directory.org WHERE name = 'lost'; DELETE FROM directory.audit WHERE name = 'lost'; \
+         DELETE FROM directory.change WHERE version = (SELECT version FROM directory.head); \
+         UPDATE directory.head SET version = version - 1, ids = ids - 1, audits = audits - 1, batch = 'elsewhere'; \
          COMMIT",
     );
     b.add_org("lost", true, me).await.unwrap();
@@ -433,7 +433,7 @@ async fn a_newer_schema_or_a_damaged_row_is_refused() {
     assert!(matches!(error, DirectoryError::Postgres(PgError::Newer { found: 99, .. })), "{error}");
     sql(config, "UPDATE posthouse_schema SET version = 3 WHERE name = 'directory'");
     place.open().await;
-    sql(config, "UPDATE credential SET scram = 'nonsense'");
+    sql(config, "UPDATE directory.credential SET scram = 'nonsense'");
     let error = place.try_open().await.unwrap_err();
     assert!(matches!(&error, DirectoryError::Damaged { what, .. } if what.contains("shop")), "{error}");
 }
@@ -443,7 +443,7 @@ async fn what_one_change_breaks_does_not_stop_the_others() {
     let (config, a, b) = two_nodes().await;
     let me = &by();
     // A row that no node knows of: who takes this name breaks a constraint.
-    sql(&config, "INSERT INTO domain (name, org, created) VALUES ('hidden.example', 1, 0)");
+    sql(&config, "INSERT INTO directory.domain (name, org, created) VALUES ('hidden.example', 1, 0)");
     let names = ["one.example", "hidden.example", "two.example"];
     let [one, hidden, two] = names.map(|name| a.add_domain(name, "default", me));
     let (one, hidden, two) = tokio::join!(one, hidden, two);
