@@ -1,7 +1,8 @@
 //! The engine for clusters: rows and content in PostgreSQL, which the nodes share, and one committer a node with group
 //! commit (ADR-0016).
 //!
-//! A group goes through [`commit`]: lock the node's row, [`load`] the rows that it concerns, make of them in memory what the
+//! The [`committer`] takes what waits; each [`group`] is tried until it is known what has become of it. A try is a
+//! transaction ([`commit`]): lock the node's row, [`load`] the rows that it concerns, make of them in memory what the
 //! tasks say ([`work`]), take dedupe [`keys`], [`write`] it all, bring the [`sums`] up to date. [`claim`] pages a queue into
 //! this node's hands; [`release`] gives back what a node has, be it closed or dead. Every row in hand names node and epoch,
 //! and every commit is refused once the node's epoch is over.
@@ -11,6 +12,7 @@ mod claim;
 mod commit;
 mod committer;
 mod errors;
+mod group;
 mod inbox;
 mod keys;
 mod load;
@@ -22,6 +24,8 @@ mod schema;
 mod search;
 mod shared;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod work;
 mod write;

@@ -133,7 +133,7 @@ impl Store {
     }
 
     /// The `n` deliveries of a queue that have been due longest. They stay due until they are settled, so that those in
-    /// memory come again.
+    /// memory come again. In a cluster they are in this node's hands from then on, and what is in another's is left out.
     ///
     /// # Errors
     /// `Io`, `Closed`, `Failed`.
@@ -298,7 +298,7 @@ impl Store {
         to!(self, engine => engine.outbox_done(up_to))
     }
 
-    /// The number of the last committed event.
+    /// The number of the last committed event, of this node.
     pub fn outbox_wait(&self) -> watch::Receiver<u64> {
         to!(self, engine => engine.outbox_wait())
     }

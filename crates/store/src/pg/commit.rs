@@ -7,11 +7,13 @@ use mail::QueueKey;
 use parking_lot::Mutex;
 use postgres::{PgError, Tx};
 
+use super::group::MyTurn;
 use super::inbox::Op;
 use super::load;
 use super::shared::Shared;
 use super::sums::{COLUMNS, Effects, Totals};
 use super::work::{Outcome, Placement, Work, events, placements, wanted};
+use super::write::{delete_content, insert_content};
 use super::{keys, outbox};
 use crate::model::Admission;
 
@@ -41,14 +43,16 @@ pub(crate) enum Verdict {
     Fenced,
 }
 
-/// A group and its number.
+/// A group on its way.
 pub(crate) struct Group<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) ops: &'a [Op],
-    /// Counts the groups of this life of the node.
-    pub(crate) number: i64,
+    /// Its turn, and with it its number: none of this life of the node has it again.
+    pub(crate) turn: &'a MyTurn,
     /// What the last try has done.
     pub(crate) done: &'a Mutex<Option<Done>>,
+    /// Its content is sent before it has the turn.
+    pub(crate) large: bool,
 }
 
 /// For one transaction: rows are found by their indices, whatever the statistics of tables say that fill and empty within
@@ -57,9 +61,27 @@ const BY_INDEX: &str =
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 impl Group<'_> {
+    /// Waits until no other group of this node is being written.
+    pub(crate) async fn take_turn(&self) {
+        if self.turn.lock().is_none() {
+            let mut turn = self.shared.turn.clone().lock_owned().await;
+            turn.number += 1;
+            *self.turn.lock() = Some(turn);
+        }
+    }
+
+    fn number(&self) -> i64 {
+        self.turn.lock().as_ref().map_or(0, |turn| turn.number)
+    }
+
     /// One try.
     pub(crate) async fn attempt(&self, tx: Tx) -> Result<Verdict> {
         let shared = self.shared;
+        if self.large {
+            let admissions: Vec<&Admission> = self.ops.iter().flat_map(|op| op.task.admissions()).collect();
+            insert_content(&tx, &admissions).await?;
+            self.take_turn().await;
+        }
         let node = shared.node();
         let lock = "SELECT fenced, epoch, batch FROM store.node WHERE id = $1 FOR NO KEY UPDATE";
         let who: [&(dyn postgres::types::ToSql + Sync); 1] = [&node];
@@ -69,7 +91,7 @@ impl Group<'_> {
             tx.abandon();
             return Ok(Verdict::Fenced);
         }
-        if batch == self.number {
+        if batch == self.number() {
             // An earlier try was committed after all. This one has to write, too: a transaction that does not write waits
             // for no standby.
             tx.execute("UPDATE store.node SET batch = batch WHERE id = $1", &[&node]).await?;
@@ -92,7 +114,10 @@ impl Group<'_> {
         work.sum();
         keys::place(tx, self.ops, &mut outcomes, work.now()).await?;
         let admissions = stored(self.ops, &mut outcomes);
-        work.insert(tx, &admissions).await?;
+        work.insert(tx, &admissions, self.large).await?;
+        if self.large {
+            unsend(tx, self.ops, &admissions).await?;
+        }
         work.update(tx).await?;
         let told = self.ops.iter().zip(&outcomes).flat_map(|(op, outcome)| events(&op.task, outcome));
         let last = outbox::write(tx, shared.node(), shared.outbox.last(), told).await?;
@@ -151,7 +176,7 @@ impl Group<'_> {
                 &sql,
                 &[
                     &self.shared.node(),
-                    &self.number,
+                    &self.number(),
                     &last_event,
                     &last_id,
                     &done,
@@ -166,6 +191,14 @@ impl Group<'_> {
             .await?;
         Totals::of(&row, 0)
     }
+}
+
+/// Takes back content that was sent for nothing: its message is a duplicate, or for nobody.
+async fn unsend(tx: &Tx, ops: &[Op], stored: &[&Admission]) -> Result<()> {
+    let kept = |id| stored.iter().any(|kept| kept.message.id == id && !kept.deliveries.is_empty());
+    let sent = ops.iter().flat_map(|op| op.task.admissions()).map(|admission| admission.message.id);
+    let unwanted: Vec<_> = sent.filter(|id| !kept(*id)).collect();
+    delete_content(tx, &unwanted).await
 }
 
 /// The messages that are stored with the group.

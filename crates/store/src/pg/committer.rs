@@ -1,30 +1,23 @@
-//! The one task of a node that writes: it takes whatever waits, puts it into one transaction, and answers everybody. What
-//! cannot be written because the database is away is told so, but for settlements, which wait until it is back.
+//! The task of a node that takes whatever waits and has it written in one transaction. Large content goes aside, in
+//! transactions of their own, so that nobody waits while it travels. What cannot be written because the database is away is
+//! told so, but for settlements, which wait until it is back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mail::DeliveryId;
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::commit::{Done, Group, Verdict};
-use super::errors::{Lost, commit_error};
+use super::group::{self, AGAIN};
 use super::inbox::{GROUP_OPS, Op, Release, Released, Reply, Task, group_length};
 use super::release;
 use super::shared::Shared;
-use super::work::{Outcome, Placement, events};
-use super::write::content_ref;
 use crate::error::StoreError;
-use crate::model::{Admission, Admitted, Settled};
-use crate::settle::handed_back;
 
 /// How long an idle committer leaves handed-on events and notes before it writes a group for them alone.
 const IDLE: Duration = Duration::from_millis(250);
-/// How long it waits before it tries again what the database would not take.
-const AGAIN: Duration = Duration::from_millis(500);
 
 pub(crate) struct Committer {
     shared: Arc<Shared>,
@@ -33,18 +26,20 @@ pub(crate) struct Committer {
     waiting: VecDeque<Op>,
     /// What has to happen and could not yet.
     carried: Vec<Op>,
-    /// Counts the groups.
-    number: i64,
+    /// Transactions with large content.
+    aside: JoinSet<()>,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Op>) -> Self {
-        Self { shared, inbox, waiting: VecDeque::new(), carried: Vec::new(), number: 0 }
+        Self { shared, inbox, waiting: VecDeque::new(), carried: Vec::new(), aside: JoinSet::new() }
     }
 
     /// Works until the inbox is closed and empty, then gives back what the node has in hand.
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         while let Some(group) = self.take().await {
+            let (large, group): (Vec<_>, Vec<_>) = group.into_iter().partition(Op::is_large);
+            large.into_iter().for_each(|op| self.put_aside(op));
             if !self.carried.is_empty() && !self.carry(&group).await {
                 return self.give_up(group);
             }
@@ -55,7 +50,10 @@ impl Committer {
                 group.into_iter().partition(|op| op.task.must_happen())
             };
             self.carried.extend(later);
-            self.group(now).await;
+            self.carried.extend(group::write(&self.shared, now, false).await);
+        }
+        while let Some(done) = self.aside.join_next().await {
+            self.look_at(done);
         }
         self.finish().await
     }
@@ -94,7 +92,7 @@ impl Committer {
     /// Tries again what had to wait. False: the store is closing, and it still cannot be done.
     async fn carry(&mut self, next: &[Op]) -> bool {
         let carried = std::mem::take(&mut self.carried);
-        self.group(carried).await;
+        self.carried = group::write(&self.shared, carried, false).await;
         if self.carried.is_empty() {
             return true;
         }
@@ -105,156 +103,30 @@ impl Committer {
         true
     }
 
+    fn put_aside(&mut self, op: Op) {
+        while let Some(done) = self.aside.try_join_next() {
+            self.look_at(done);
+        }
+        let shared = self.shared.clone();
+        self.aside.spawn(async move {
+            let _place = shared.aside.acquire().await;
+            // Nothing of it has to happen, so nothing is left.
+            group::write(&shared, vec![op], true).await;
+        });
+    }
+
+    fn look_at(&self, done: Result<(), tokio::task::JoinError>) {
+        if done.is_err_and(|error| error.is_panic()) {
+            self.shared.health.fail("a transaction with large content panicked");
+        }
+    }
+
     fn give_up(mut self, group: Vec<Op>) -> Result<(), StoreError> {
         let error = StoreError::Unavailable("the database was away when the store was closed".into());
         for op in self.carried.drain(..).chain(group) {
             op.refuse(&error);
         }
         Err(error)
-    }
-
-    /// Does everything in one commit, or what fails of it alone; answers everybody.
-    async fn group(&mut self, mut ops: Vec<Op>) {
-        let leftovers = self.shared.outbox.to_delete().is_some() || !self.shared.notes.is_empty();
-        if ops.is_empty() && !leftovers {
-            return;
-        }
-        self.number += 1;
-        let last_try = Mutex::new(None);
-        loop {
-            match self.commit(&ops, &last_try).await {
-                Ok(done) => {
-                    self.down(None);
-                    return self.publish(ops, done);
-                }
-                Err(Lost::Told(StoreError::Invalid(_))) if ops.len() > 1 => {
-                    // One of them brought along what cannot be stored: the others shall not suffer for it.
-                    for op in ops {
-                        Box::pin(self.group(vec![op])).await;
-                    }
-                    return;
-                }
-                Err(Lost::Told(error)) => return self.refuse(ops, &error),
-                Err(Lost::Unknown(reason)) => {
-                    // Whoever waits has waited long enough and is told to come again; what becomes of the group is found
-                    // out, and then what nobody believes in any more is taken back.
-                    let error = StoreError::Unavailable(reason);
-                    self.down(Some(&error));
-                    for op in &mut ops {
-                        if !op.task.must_happen() {
-                            op.take_reply().refuse(&error);
-                        }
-                    }
-                    if self.inbox.is_closed() {
-                        // The next start sorts out what there is.
-                        ops.into_iter().for_each(|op| op.refuse(&error));
-                        return;
-                    }
-                    // With the same number, which tells whether it was committed.
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
-        }
-    }
-
-    async fn commit(&self, ops: &[Op], done: &Mutex<Option<Done>>) -> Result<Done, Lost> {
-        let shared = &self.shared;
-        shared.health.check().map_err(Lost::Told)?;
-        let group = Group { shared, ops, number: self.number, done };
-        let result = shared.pool.commit_idempotent(|tx| group.attempt(tx)).await;
-        match commit_error(result, "the queue")? {
-            Verdict::Fenced => Err(Lost::Told(shared.fenced())),
-            Verdict::Stands => done.lock().take().ok_or_else(|| {
-                Lost::Told(
-                    shared.health.fail("a group was found committed that this process had not written"),
-                )
-            }),
-        }
-    }
-
-    fn down(&self, error: Option<&StoreError>) {
-        let was = self.shared.down.swap(error.is_some(), Ordering::Relaxed);
-        match error {
-            Some(error) => tracing::warn!(%error, "the queue cannot be written at the moment"),
-            None if was => tracing::info!("the queue can be written again"),
-            None => {}
-        }
-    }
-
-    fn refuse(&mut self, ops: Vec<Op>, error: &StoreError) {
-        let passes = matches!(error, StoreError::Unavailable(_) | StoreError::NoSpace);
-        if passes {
-            self.down(Some(error));
-        }
-        for op in ops {
-            if passes && op.task.must_happen() {
-                self.carried.push(op);
-            } else {
-                op.refuse(error);
-            }
-        }
-    }
-
-    /// The commit stands: memory follows, then everybody is told.
-    fn publish(&mut self, ops: Vec<Op>, done: Done) {
-        let shared = self.shared.clone();
-        shared.counters.groups.fetch_add(1, Ordering::Relaxed);
-        shared.counters.group_size.store(ops.len() as u64, Ordering::Relaxed);
-        shared.counters.apply(&done.effects, done.own);
-        shared.queues.learn(done.queues, shared.clock.mono());
-        shared.marks.lower(done.effects.added());
-        shared.notes.written(done.noted);
-        if let Some(up_to) = done.deleted {
-            shared.outbox.set_deleted(up_to);
-        }
-        let told = ops.iter().zip(&done.outcomes).flat_map(|(op, outcome)| events(&op.task, outcome));
-        shared.outbox.publish((shared.outbox.last() + 1..).zip(told.cloned()));
-        if done
-            .outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Outcome::Released(released, _) if released.found > 0))
-        {
-            shared.marks.clear();
-        }
-        for (op, outcome) in ops.into_iter().zip(done.outcomes) {
-            self.answer(op, outcome);
-        }
-    }
-
-    fn answer(&mut self, op: Op, outcome: Outcome) {
-        let (task, reply) = op.into_parts();
-        match (task, reply, outcome) {
-            (Task::Admit(admission), reply, Outcome::Admitted(placement)) => {
-                self.admitted(*admission, reply, placement);
-            }
-            (Task::Settle(settlement), Reply::Settle(done), Outcome::Settled(met, placements)) => {
-                let reports = settlement.reports.into_iter().zip(placements);
-                let reports =
-                    if met.found { reports.map(|(r, p)| admitted(r, p)).collect() } else { Vec::new() };
-                done.tell(Ok(Settled { reports, found: met.found, state: met.state }));
-            }
-            (Task::Settle(_), reply, Outcome::Refused(reason)) => reply.refuse(&StoreError::Fenced(reason)),
-            // Those who ask for the rest may have gone away: it is done all the same.
-            (_, Reply::Change(answer), Outcome::Changed(changed, _)) => drop(answer.send(Ok(changed))),
-            (_, Reply::Quarantine(answer), _) => drop(answer.send(Ok(()))),
-            (_, Reply::Release(answer), Outcome::Released(released, _)) => drop(answer.send(Ok(released))),
-            _ => {}
-        }
-    }
-
-    fn admitted(&mut self, admission: Admission, reply: Reply, placement: Placement) {
-        let Reply::Admit(answer) = reply else {
-            // Its sender has been told to try again: it would come twice.
-            if placement == Placement::Stored {
-                let message = admission.message.id;
-                let ids = (0..).zip(&admission.deliveries).map(|(index, _)| DeliveryId { message, index });
-                self.waiting.push_back(Op::new(Task::Withdraw(ids.collect()), Reply::Nobody));
-            }
-            return;
-        };
-        if let Err(Ok(Admitted::New(waiting))) = answer.send(Ok(admitted(admission, placement))) {
-            self.shared.adopt(waiting);
-        }
     }
 
     /// Gives back what this node has in hand, for the others to do, and says that it ended well.
@@ -268,7 +140,7 @@ impl Committer {
             let (answer, mut answered) = tokio::sync::oneshot::channel();
             let release = Release { of: shared.me, crashed: false };
             let op = Op::new(Task::Release(release), Reply::Release(answer));
-            self.group(vec![op]).await;
+            group::write(&shared, vec![op], false).await;
             match answered.try_recv() {
                 Ok(Ok(Released { found: 0, .. })) => break,
                 Ok(Ok(_)) => {}
@@ -277,18 +149,6 @@ impl Committer {
             }
         }
         release::mark_clean(&shared).await
-    }
-}
-
-/// What is handed back for an admission that is on stable storage, or for one that was before.
-fn admitted(admission: Admission, placement: Placement) -> Admitted {
-    match placement {
-        Placement::Duplicate(of) => Admitted::Duplicate(of),
-        Placement::Not => Admitted::New(Vec::new()),
-        Placement::Stored => {
-            let at = content_ref(admission.message.id, admission.content.len(), admission.content.crc);
-            Admitted::New(handed_back(admission, at))
-        }
     }
 }
 

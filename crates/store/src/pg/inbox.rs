@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Fence;
+use crate::content::MEMORY_MAX;
 use crate::error::StoreError;
 use crate::filter::{Action, ChangedDelivery};
 use crate::model::{Admission, Admitted, Settlement};
@@ -74,6 +75,8 @@ pub(crate) struct Released {
 pub(crate) const GROUP_OPS: usize = 1000;
 /// nor more content.
 const GROUP_BYTES: u64 = 8 << 20;
+/// More octets than this go aside: what is too large for memory, as it is received.
+const LARGE: u64 = MEMORY_MAX as u64;
 
 pub(crate) struct Inbox {
     sender: Mutex<Option<mpsc::UnboundedSender<Op>>>,
@@ -108,6 +111,11 @@ impl Inbox {
 impl Op {
     pub(crate) fn new(task: Task, reply: Reply) -> Self {
         Self { task, reply: Mutex::new(reply) }
+    }
+
+    /// Whether its content takes so long that others should not wait for it. Settlements keep their order.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(&self.task, Task::Admit(admission) if admission.content.len() > LARGE)
     }
 
     pub(crate) fn into_parts(self) -> (Task, Reply) {
@@ -173,10 +181,14 @@ impl Reply {
     }
 }
 
-/// How many of the operations make the next group. One whose content is large is a group of its own.
+/// How many of the operations make the next group. Large content does not count: it goes aside.
 pub(crate) fn group_length<'a>(ops: impl Iterator<Item = &'a Op>) -> usize {
     let (mut bytes, mut n) = (0, 0);
     for op in ops.take(GROUP_OPS) {
+        if op.is_large() {
+            n += 1;
+            continue;
+        }
         bytes += op.task.admissions().iter().map(|admission| admission.content.len()).sum::<u64>();
         if bytes > GROUP_BYTES {
             return n.max(1);

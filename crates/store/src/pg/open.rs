@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use mail::{Clock, IdGenerator};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::inbox::{Inbox, Op};
 use super::shared::{Counters, Queues, Shared};
@@ -20,6 +20,9 @@ use crate::model::Recovery;
 use crate::notes::Notes;
 use crate::outbox::Outbox;
 use crate::room::Room;
+
+/// So many large messages are sent at the same time, on a connection each.
+const ASIDE: usize = 4;
 
 /// What the engine begins with.
 pub(crate) struct Start {
@@ -62,6 +65,8 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
         queues: Queues::default(),
         marks: Marks::default(),
         orphans: (sender, Mutex::new(Some(orphans))),
+        turn: Arc::default(),
+        aside: Semaphore::new(ASIDE),
         runtime: tokio::runtime::Handle::current(),
         down: AtomicBool::new(false),
         abandoned: AtomicBool::new(false),

@@ -8,10 +8,11 @@ use mail::{Clock, IdGenerator, QueueKey, State};
 use parking_lot::Mutex;
 use postgres::{PgError, Pool, Session};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::claim::Marks;
 use super::errors::read_error;
+use super::group::Turn;
 use super::inbox::{Inbox, Op, Reply, Task};
 use super::sums::{Effects, Totals};
 use crate::config::{Fence, PostgresConfig};
@@ -47,6 +48,10 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues,
     pub(crate) marks: Marks,
     pub(crate) orphans: Orphans,
+    /// Who has it writes.
+    pub(crate) turn: Arc<tokio::sync::Mutex<Turn>>,
+    /// Large messages that are sent at the same time.
+    pub(crate) aside: Semaphore,
     /// For threads that are none of the runtime's.
     pub(crate) runtime: Handle,
     /// The database could not be used when it was tried last.
@@ -169,6 +174,16 @@ impl Shared {
         // The next life of the node may begin in this process, while somebody still holds the store of this one.
         self.lock.lock().take();
         StoreError::Fenced(reason)
+    }
+
+    /// Whether the database can be used, as the last group found.
+    pub(crate) fn set_down(&self, error: Option<&StoreError>) {
+        let was = self.down.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) => tracing::warn!(%error, "the queue cannot be written at the moment"),
+            None if was => tracing::info!("the queue can be written again"),
+            None => {}
+        }
     }
 
     /// Active deliveries whose caller has gone away: to the driver if it listens, else back into the queue.

@@ -20,8 +20,8 @@ type Result<T> = std::result::Result<T, PgError>;
 const CONTENT: usize = 4 << 20;
 
 impl Work {
-    /// Writes the rows of new messages.
-    pub(crate) async fn insert(&mut self, tx: &Tx, admissions: &[&Admission]) -> Result<()> {
+    /// Writes the rows of new messages. `sent`: their content is there.
+    pub(crate) async fn insert(&mut self, tx: &Tx, admissions: &[&Admission], sent: bool) -> Result<()> {
         let stored: Vec<&Admission> =
             admissions.iter().filter(|admission| !admission.deliveries.is_empty()).copied().collect();
         self.effects.admitted += admissions.len() as u64;
@@ -36,7 +36,7 @@ impl Work {
             self.effects.live += length.cast_signed();
             self.effects.content_bytes += length;
         }
-        insert_content(tx, &stored).await
+        if sent { Ok(()) } else { insert_content(tx, &stored).await }
     }
 
     /// Writes what has become of the rows that were there.
@@ -226,7 +226,7 @@ impl Pieces {
         let data: Vec<&[u8]> = self.data.iter().map(AsRef::as_ref).collect();
         tx.execute(
             "INSERT INTO store.content (day, message, n, data)
-             SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::bytea[])",
+             SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::bytea[]) ON CONFLICT DO NOTHING",
             &[&self.days, &self.messages, &self.numbers, &data],
         )
         .await?;
@@ -235,7 +235,8 @@ impl Pieces {
     }
 }
 
-async fn insert_content(tx: &Tx, stored: &[&Admission]) -> Result<()> {
+/// Writes content in pieces. That of an earlier try which was committed after all is there.
+pub(crate) async fn insert_content(tx: &Tx, stored: &[&Admission]) -> Result<()> {
     let mut pieces = Pieces::default();
     for admission in stored {
         let (message, content) = (admission.message.id, admission.content.content());
@@ -329,18 +330,28 @@ async fn delete(tx: &Tx, gone: &[(&DeliveryId, &Slot)]) -> Result<i64> {
             &[&messages],
         )
         .await?;
-    let (mut octets, mut days) = (0, BTreeMap::<i32, Vec<i64>>::new());
+    let (mut octets, mut messages) = (0, Vec::with_capacity(rows.len()));
     for row in rows {
-        let (id, length): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let length: i64 = row.try_get(1)?;
         octets += length;
         if length > 0 {
-            days.entry(day(codec::message_id(id))).or_default().push(id);
+            messages.push(codec::message_id(row.try_get(0)?));
         }
+    }
+    delete_content(tx, &messages).await?;
+    Ok(octets)
+}
+
+/// Deletes the content of messages, day by day: so that no other partition is looked at.
+pub(crate) async fn delete_content(tx: &Tx, messages: &[MessageId]) -> Result<()> {
+    let mut days = BTreeMap::<i32, Vec<i64>>::new();
+    for message in messages {
+        days.entry(day(*message)).or_default().push(codec::id(*message));
     }
     for (day, ids) in days {
         tx.execute("DELETE FROM store.content WHERE day = $1 AND message = ANY($2)", &[&day, &ids]).await?;
     }
-    Ok(octets)
+    Ok(())
 }
 
 /// Where the content of a message is, as the engine's callers hold it.

@@ -96,3 +96,60 @@ async fn damage_is_found_told_once_and_quarantined() {
     let left = admit(&a, b"", vec![delivery("dest.example", 0..1, NewState::Active)]).await;
     assert_eq!(stored(&b, &left[0]).await, b"", "nothing is something else than missing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_on_its_way_keeps_nobody_waiting() {
+    let cluster = Cluster::new();
+    let a = cluster.open(A, 1).await;
+    let content = octets(5, 3 << 20);
+    let active = || vec![delivery("dest.example", 0..1, NewState::Active)];
+    let large = admission(&a, &content, active()).await;
+    let id = large.message.id;
+    // Another transaction has the place of its last piece, so it stops there.
+    let (go_on, wait_for) = tokio::sync::oneshot::channel::<()>();
+    let (there, is_there) = tokio::sync::oneshot::channel::<()>();
+    let ends = std::sync::Mutex::new(Some((there, wait_for)));
+    let pool = cluster.pool().await;
+    let blocking = pool.commit(|tx| {
+        let ends = ends.lock().unwrap().take();
+        async move {
+            let day = i32::try_from(id.accepted_at().millis().div_euclid(86_400_000)).unwrap();
+            let sql = "INSERT INTO store.content (day, message, n, data) VALUES ($1, $2, 11, '')";
+            tx.execute(sql, &[&day, &id.0.cast_signed()]).await?;
+            if let Some((there, wait_for)) = ends {
+                there.send(()).unwrap();
+                wait_for.await.unwrap();
+            }
+            tx.abandon();
+            Ok(())
+        }
+    });
+    let rest = async {
+        is_there.await.unwrap();
+        let admitting = tokio::spawn({
+            let a = a.clone();
+            async move { a.admit(large).await }
+        });
+        for n in 0..20 {
+            let small = admit_one(&a, &[n]).await;
+            assert!(a.settled(settlement(small.id, Next::Done)).await.unwrap().found);
+        }
+        assert!(!admitting.is_finished(), "it waits for the other transaction");
+        go_on.send(()).unwrap();
+        new(admitting.await.unwrap().unwrap()).remove(0)
+    };
+    let (blocked, waiting) = tokio::join!(blocking, rest);
+    blocked.unwrap();
+    assert_eq!(stored(&a, &waiting).await, content);
+    // Sent for nothing, it leaves nothing.
+    let expires = cluster.now().plus(Duration::from_secs(60));
+    let key = Dedupe { org: mail::OrgId::DEFAULT, key: vec![1], expires };
+    for n in 0..2 {
+        let mut keyed = admission(&a, &content, active()).await;
+        keyed.dedupe = Some(key.clone());
+        assert_eq!(matches!(a.admit(keyed).await.unwrap(), Admitted::Duplicate(_)), n == 1);
+    }
+    assert_eq!(cluster.sql("SELECT count(DISTINCT message) FROM store.content"), "2");
+    assert!(a.verify().await.unwrap().is_sound());
+    a.close().await.unwrap();
+}
