@@ -24,8 +24,9 @@ const TEMPLATE: &str = "postgres-template-1";
 /// Starts the server in its directory when it is told to, and cleans up when standard input ends.
 const KEEPER: &str = r#"
 gone() { rm -rf "$2"; exit; }
-read -r go || gone "$@"
-"$1/postgres" -D "$2/data" >>"$2/log" 2>&1 </dev/null &
+# What copies its files may have outlived the test by a moment.
+read -r go || { sleep 1; gone "$@"; }
+$3 "$1/postgres" -D "$2/data" >>"$2/log" 2>&1 </dev/null &
 server=$!
 echo $server
 exec 1>&-
@@ -268,10 +269,14 @@ fn signal(name: &str, pids: &[u32]) {
 /// A shell that waits for `go`.
 fn keep(dir: &Path) -> Child {
     let mut shell = Command::new("sh");
-    shell.args(["-c", KEEPER, "keeper"]).arg(bin()).arg(dir);
+    shell.args(["-c", KEEPER, "keeper"]).arg(bin()).arg(dir).current_dir("/");
+    // Root's shell: it can delete whatever was copied before it was given to the server.
+    if let Some(user) = owner() {
+        shell.arg(format!("setpriv --reuid {} --regid {} --clear-groups", user.uid, user.gid));
+    }
     // Of its own group, so that what kills the test's does not kill it before it has cleaned up.
     shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    as_owner(shell).spawn().unwrap()
+    shell.spawn().unwrap()
 }
 
 /// Where the programs of PostgreSQL are, the newest version if there are several.
