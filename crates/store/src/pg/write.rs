@@ -28,15 +28,22 @@ impl Work {
         if stored.is_empty() {
             return Ok(());
         }
-        insert_messages(tx, &stored).await?;
-        insert_deliveries(tx, &stored, self).await?;
-        insert_recipients(tx, &stored).await?;
         for admission in &stored {
             let length = admission.content.len();
             self.effects.live += length.cast_signed();
             self.effects.content_bytes += length;
         }
-        if sent { Ok(()) } else { insert_content(tx, &stored).await }
+        // They travel together. In this order, so that of several errors the one is told that came first: the others follow
+        // from it.
+        let unsent = if sent { &[][..] } else { &stored[..] };
+        tokio::try_join!(
+            biased;
+            insert_messages(tx, &stored),
+            insert_deliveries(tx, &stored, self),
+            insert_recipients(tx, &stored),
+            insert_content(tx, unsent),
+        )
+        .map(drop)
     }
 
     /// Writes what has become of the rows that were there.
