@@ -63,7 +63,9 @@ fn compare(allowed: &Edges, found: &Edges) -> Vec<String> {
             faults.push(format!("crates/{name} is not in the table of ARCHITECTURE.md"));
             continue;
         };
-        for other in imports.iter().filter(|i| found.contains_key(*i) && !may.contains(*i)) {
+        // Itself: with more features, for its own tests.
+        let foreign = |i: &&String| found.contains_key(*i) && *i != name;
+        for other in imports.iter().filter(foreign).filter(|i| !may.contains(*i)) {
             faults.push(format!("crates/{name} imports {other}, which ARCHITECTURE.md does not allow"));
         }
     }
@@ -93,6 +95,7 @@ mod tests {
     #[test]
     fn allowed_edges_pass() {
         assert_eq!(compare(&table(PAGE), &found(&["mail"])), Vec::<String>::new());
+        assert_eq!(compare(&table(PAGE), &found(&["mail", "check"])), Vec::<String>::new(), "itself");
     }
 
     #[test]
