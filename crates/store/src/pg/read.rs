@@ -41,14 +41,26 @@ pub(crate) async fn find_queue(
         return Ok(Some(number));
     }
     let columns = queue_columns(queue);
-    // Not remembered: who remembers a number has to say in the row that it is used.
-    shared.read(|session| find(session, columns.clone())).await
+    let Some((number, used)) = shared.read(|session| find(session, columns.clone())).await? else {
+        return Ok(None);
+    };
+    // Remembered only if its row is sure to be there for as long.
+    if shared.clock.now().0.saturating_sub(used) < FRESH_MS {
+        shared.queues.learn([(queue.clone(), number)], now);
+    }
+    Ok(Some(number))
 }
 
-async fn find(session: Session, (org, stream, destination): (i64, i32, String)) -> Result<Option<i64>> {
-    let sql = "SELECT id FROM store.queue WHERE org = $1 AND stream = $2 AND destination = $3";
+/// A queue that was used so lately is not dropped while its number is remembered: that is a day after.
+const FRESH_MS: i64 = 43_200_000;
+
+async fn find(
+    session: Session,
+    (org, stream, destination): (i64, i32, String),
+) -> Result<Option<(i64, i64)>> {
+    let sql = "SELECT id, used FROM store.queue WHERE org = $1 AND stream = $2 AND destination = $3";
     let row = session.query_opt(sql, &[&org, &stream, &destination]).await?;
-    row.map(|row| row.try_get(0).map_err(PgError::from)).transpose()
+    row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 
 /// When the next delivery of a queue is due that is not due yet and that this node could have.
