@@ -148,7 +148,7 @@ impl Server {
     pub fn sql_in(&self, database: &str, statements: &str) -> String {
         let mut psql = self.psql(database, statements);
         // In a server that waits for a standby, what a test prepares must not wait.
-        psql.env("PGOPTIONS", "-c synchronous_commit=local");
+        psql.env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
         let output = psql.output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{statements}: {error}");

@@ -31,7 +31,7 @@ async fn a_commit_is_held_while_the_server_is_away() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!commit.is_finished());
     server.up();
-    assert_eq!(timeout(Duration::from_secs(20), commit).await.unwrap().unwrap(), Ok(1));
+    assert_eq!(timeout(Duration::from_secs(60), commit).await.unwrap().unwrap(), Ok(1));
     let rows = pool.read(|s| async move { s.query("SELECT times FROM t", &[]).await }).await.unwrap();
     assert_eq!(rows.iter().map(|r| r.get::<_, i32>(0)).collect::<Vec<_>>(), [1]);
 }
@@ -74,7 +74,7 @@ async fn an_unknown_commit_runs_again_only_where_that_is_harmless() {
         let conf = server.dir().join("data/postgresql.auto.conf");
         std::fs::write(conf, "").unwrap();
         server.up();
-        let result = timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
+        let result = timeout(Duration::from_secs(60), commit).await.unwrap().unwrap();
         if idempotent {
             assert_eq!(result, Ok(1));
             assert!(runs.load(Ordering::SeqCst) >= 2);
@@ -93,7 +93,7 @@ async fn a_frozen_server_is_given_up() {
     config.hold = Duration::from_secs(60);
     let pool = Pool::connect(config).await.unwrap();
     let pids = frozen.freeze();
-    let check = timeout(Duration::from_secs(40), pool.check()).await;
+    let check = timeout(Duration::from_secs(60), pool.check()).await;
     frozen.thaw(&pids);
     let error = check.expect("given up in time").unwrap_err();
     assert!(matches!(&error, PgError::Lost(why) if why.contains("does not answer")), "{error:?}");
@@ -155,16 +155,16 @@ async fn a_server_that_was_replaced_is_written_to_no_more() {
     new.set("synchronous_standby_names", "");
     let provided =
         Pool::connect(postgres::Config { durability: postgres::Durability::Provider, ..config.clone() });
-    let provided = timeout(Duration::from_secs(20), provided).await.unwrap().unwrap();
+    let provided = timeout(Duration::from_secs(60), provided).await.unwrap().unwrap();
     // Without a standby of its own the new one is no place for mail, and the guard says so until there is one.
     let third = new.standby(&[]);
     new.set("synchronous_standby_names", "*");
-    assert_eq!(timeout(Duration::from_secs(30), held).await.unwrap().unwrap(), Ok(1));
+    assert_eq!(timeout(Duration::from_secs(60), held).await.unwrap().unwrap(), Ok(1));
     old.thaw(&frozen);
     // Both take writes now. Who knows of the promotion writes to the new one, and so does who asks both.
     let fresh = Pool::connect(config).await.unwrap();
     for (pool, id) in [(&pool, 3), (&provided, 4), (&fresh, 5)] {
-        assert_eq!(timeout(Duration::from_secs(20), upsert(pool, id)).await.unwrap(), Ok(1));
+        assert_eq!(timeout(Duration::from_secs(60), upsert(pool, id)).await.unwrap(), Ok(1));
     }
     for server in [&new, &third] {
         assert_eq!(server.sql_in(&name, "SELECT string_agg(id::text, ',' ORDER BY id) FROM t"), "1,2,3,4,5");
