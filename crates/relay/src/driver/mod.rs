@@ -26,7 +26,7 @@ use mail::{Clock, DeliveryId, QueueKey};
 use parking_lot::Mutex;
 use schedule::{ClockWatch, Effect, Item, Now, Path, Policy, Reservation, Retry, Scheduler};
 use store::{Next, Settlement, Store, Waiting};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -89,6 +89,8 @@ struct Inner {
     attempts: Option<Arc<attempts::Attempts>>,
     /// Questions for sites that are under way.
     locating: tokio::sync::Semaphore,
+    /// Deliveries to be answered. The scheduler bounds how many there are.
+    answers: mpsc::UnboundedSender<Answer>,
     tasks: TaskTracker,
     stopping: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -117,6 +119,13 @@ struct Core {
     effects: Vec<Effect>,
 }
 
+/// A delivery to a site that can't be reached at the moment, to be settled with what the last connection met.
+struct Answer {
+    id: DeliveryId,
+    outcome: Arc<mail::Outcome>,
+    source: mail::SourceName,
+}
+
 /// What an idle worker is told.
 enum Order {
     Deliver(DeliveryId),
@@ -136,7 +145,8 @@ impl Driver {
     ) -> Self {
         let now = Now::from(&clock);
         let seed = settings.retry.seed;
-        Self(Arc::new(Inner {
+        let (answers, to_answer) = mpsc::unbounded_channel();
+        let driver = Self(Arc::new(Inner {
             clock,
             store,
             directory,
@@ -156,10 +166,13 @@ impl Driver {
             tally: Tally::default(),
             attempts: attempts.map(Arc::new),
             locating: tokio::sync::Semaphore::new(LOCATING_MAX),
+            answers,
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
-        }))
+        }));
+        driver.spawn(worker::answer_all(driver.clone(), to_answer));
+        driver
     }
 
     /// Takes a new configuration.
@@ -271,7 +284,8 @@ impl Driver {
             match effect {
                 Effect::Deliver { id, path, on_open, .. } => self.hand_out(core, id, path, on_open),
                 Effect::Answer { id, outcome, source, .. } => {
-                    self.spawn(worker::answer(self.clone(), id, outcome, source));
+                    // Nobody takes it while the relay stops: it is active on disk and waits there for the next start.
+                    let _ = self.0.answers.send(Answer { id, outcome, source });
                 }
                 Effect::Locate { destination } => self.spawn(locating::locate(self.clone(), destination)),
                 Effect::PutBack { id, due, .. } => self.put_back(core, id, due),

@@ -11,10 +11,10 @@ use mail::{
 };
 use schedule::{Advice, Next as Turn, Path, Report, Signal};
 use store::{Next, Settlement, StoreError, Waiting};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::settle::Ended;
-use super::{Driver, Order};
+use super::{Answer, Driver, Order};
 
 /// Delivers over one connection until there is nothing left for it.
 pub(super) async fn work(driver: Driver, path: Path, first: DeliveryId) {
@@ -205,14 +205,27 @@ fn follow(order: Option<Order>) -> Option<DeliveryId> {
     }
 }
 
-/// Settles a delivery to a site that can't be reached at the moment with what the last connection met.
-pub(super) async fn answer(driver: Driver, id: DeliveryId, outcome: Arc<Outcome>, source: SourceName) {
+/// Answers one delivery after the other, for as long as the relay runs. One task for all: of a long queue to a dead host
+/// there may be many thousands a second.
+pub(super) async fn answer_all(driver: Driver, mut answers: mpsc::UnboundedReceiver<Answer>) {
+    let stopping = driver.0.stopping.clone();
+    while let Some(Some(answer)) = stopping.run_until_cancelled(answers.recv()).await {
+        let id = answer.id;
+        if AssertUnwindSafe(answer_one(&driver, answer)).catch_unwind().await.is_err() {
+            metrics::counter!("posthouse_delivery_panics_total").increment(1);
+            tracing::error!(%id, "a fault of this program ended an answer; please report it");
+            driver.with_core(|core, now, out| core.scheduler.finished(id, None, now, out));
+        }
+    }
+}
+
+async fn answer_one(driver: &Driver, Answer { id, outcome, source }: Answer) {
     let waiting = driver.with_core(|core, now, out| {
         core.scheduler.attempted(id, Report::of(schedule::Link::Closed), now, out);
         core.waiting.remove(&id)
     });
     if let Some(waiting) = waiting {
-        let attempt = without_peer(&driver, &waiting, Some(source), &outcome);
+        let attempt = without_peer(driver, &waiting, Some(source), &outcome);
         driver.settle(Ended::new(waiting, None, attempt)).await;
     }
 }
