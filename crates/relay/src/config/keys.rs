@@ -10,13 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnose::{ConfigError, Source, nearest};
 
 /// Keys that this version does not have yet: (key, its value that changes nothing and is let pass, what to say).
-const LATER: [(&str, &str, &str); 5] = [
-    (
-        "store.url",
-        "",
-        "a shared PostgreSQL store comes with a later version; this one keeps its queue in data_dir",
-    ),
-    ("store.durability", "checked", "a shared PostgreSQL store comes with a later version"),
+const LATER: [(&str, &str, &str); 3] = [
     ("history.keep_messages", "0", "keeping content after delivery comes with a later version"),
     (
         "api.tls",
@@ -119,10 +113,9 @@ impl Walk<'_> {
             DeValue::String(text) => {
                 let words = words(schema);
                 if !words.is_empty() && !words.contains(&text.as_ref()) {
-                    let help = match (path, nearest(text, words.iter().copied())) {
-                        ("store.engine", _) if text == "postgres" => LATER[0].2.to_owned(),
-                        (_, Some(near)) => format!("did you mean \"{near}\"?"),
-                        (_, None) => format!("one of: {}", words.join(", ")),
+                    let help = match nearest(text, words.iter().copied()) {
+                        Some(near) => format!("did you mean \"{near}\"?"),
+                        None => format!("one of: {}", words.join(", ")),
                     };
                     self.error(format!("{text:?} is no value of `{path}`"), span, Some(help));
                 }

@@ -84,7 +84,17 @@ impl Config {
             let made = |text: Secret| directory::Secret::new(text.expose());
             secrets.fill(&format!("source.{name}"), "proxy_password", given, file, made);
         }
+        let store = &mut self.store;
+        // An empty text is "not given".
+        store.url.take_if(|url| url.expose().is_empty());
+        secrets.fill("store", "url", &mut store.url, &mut store.url_file, |s| s);
         let wrong = secrets.wrong;
+        if self.cluster.node.is_empty() {
+            self.cluster.node.clone_from(&self.hostname);
+        }
+        if self.cluster.address.is_empty() {
+            self.cluster.address = self.api.listen.first().map(ToString::to_string).unwrap_or_default();
+        }
         if self.listener.is_empty() && self.source.span("listener").is_none() {
             self.listener = default_listeners();
         }

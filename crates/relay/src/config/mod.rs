@@ -10,6 +10,7 @@ mod routing;
 mod rules;
 mod service;
 mod smarthost;
+mod store;
 mod validate;
 pub mod values;
 
@@ -25,10 +26,10 @@ pub use diagnose::{ConfigError, ConfigErrors, Source};
 pub use reference::{reference, schema};
 pub use routing::{Recipients, Relay, RelayNetwork, Route, RouteTo};
 pub use service::{
-    Acme, Api, BareNewline, Challenge, History, Limits, Listener, Log, LogFormat, Mode, Queue, Store,
-    StoreEngine, Tls,
+    Acme, Api, BareNewline, Challenge, History, Limits, Listener, Log, LogFormat, Mode, Queue, Tls,
 };
 pub use smarthost::{Hosts, LoginRule, OAuth, SmartHost};
+pub use store::{Cluster, Durability, Store, StoreEngine};
 pub use values::Secret;
 
 /// The configuration of Posthouse. An empty file is a working relay on loopback.
@@ -97,6 +98,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the queue is kept.
     pub store: Store,
+    /// What this node is in a cluster.
+    pub cluster: Cluster,
     /// The record of what became of every message.
     pub history: History,
     /// Health checks and metrics over HTTP.
@@ -137,6 +140,7 @@ impl Default for Config {
             delivery: Delivery::default(),
             limits: Limits::default(),
             store: Store::default(),
+            cluster: Cluster::default(),
             history: History::default(),
             api: Api::default(),
             log: Log::default(),
@@ -149,6 +153,11 @@ impl Config {
     /// Where the management socket is.
     pub fn socket(&self) -> PathBuf {
         self.data_dir.join("posthouse.sock")
+    }
+
+    /// Whether this is a node of a cluster.
+    pub fn is_clustered(&self) -> bool {
+        self.store.engine == StoreEngine::Postgres
     }
 }
 

@@ -288,23 +288,6 @@ impl Default for Limits {
     }
 }
 
-/// The engine that keeps the queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreEngine {
-    /// SQLite and content segments in `data_dir`.
-    #[default]
-    Embedded,
-}
-
-/// How the queue is kept.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Store {
-    /// The engine that keeps the queue.
-    pub engine: StoreEngine,
-}
-
 /// The record of what became of every message.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config) -> Vec<ConfigError> {
     v.rules();
     v.times();
     v.sizes();
+    v.store();
     v.errors
 }
 
@@ -274,6 +275,7 @@ impl Validate<'_> {
             ("limits.session", limits.session),
             ("limits.content", limits.content),
             ("history.keep", config.history.keep),
+            ("store.hold", config.store.hold),
             ("delivery.connect_timeout", delivery.connect_timeout),
             ("delivery.greeting_timeout", delivery.greeting_timeout),
             ("delivery.command_timeout", delivery.command_timeout),
@@ -293,6 +295,30 @@ impl Validate<'_> {
         if !is_default && queue.warn_after >= queue.lifetime && !queue.warn_after.is_zero() {
             let message = "`queue.warn_after` is not before the end of `queue.lifetime`";
             self.wrong("queue.warn_after", message, "\"0\" to never warn");
+        }
+    }
+
+    fn store(&mut self) {
+        let (store, cluster) = (&self.config.store, &self.config.cluster);
+        let scheme = |url: &super::Secret| {
+            ["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme))
+        };
+        let example = "postgres://user:password@host1,host2/database, best in a file: url_file = \"FILE\"";
+        match &store.url {
+            None if self.config.is_clustered() => {
+                self.wrong("store.engine", "`engine = \"postgres\"` without `url`", example);
+            }
+            Some(url) if !scheme(url) => {
+                self.wrong("store.url", "`store.url` is no address of a PostgreSQL", example)
+            }
+            _ => {}
+        }
+        if cluster.node.len() > 200 || cluster.node.chars().any(char::is_control) {
+            self.wrong(
+                "cluster.node",
+                format!("{:?} is no name for a node", cluster.node),
+                "such as \"relay1\"",
+            );
         }
     }
 

@@ -85,7 +85,8 @@ fn compare(old: &Config, new: &Config) -> Reloaded {
         .map(|(key, _)| key.clone())
         .chain(old.as_object().into_iter().flatten().map(|(k, _)| k.clone()).filter(|k| new.get(k).is_none()))
         .collect();
-    let fixed = ["data_dir", "user", "group", "listener", "api", "acme", "store", "history", "log"];
+    let fixed =
+        ["data_dir", "user", "group", "listener", "api", "acme", "store", "cluster", "history", "log"];
     let needs_restart = changed.iter().filter(|key| fixed.contains(&key.as_str())).cloned().collect();
     Reloaded { changed, needs_restart }
 }
