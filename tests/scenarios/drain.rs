@@ -7,13 +7,14 @@ use posthouse_tests::sink::Options;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-#[test]
-fn sigterm_lets_what_is_under_way_finish() {
+posthouse_tests::on_both_engines!(sigterm_lets_what_is_under_way_finish,);
+
+fn sigterm_lets_what_is_under_way_finish(engine: &Engine) {
     let sink = Sink::with(Options::default().script(|stage| match stage {
         Stage::Message(m) if m.text().contains("X-Proof-Id: slow") => Act::Wait(Duration::from_millis(1500)),
         _ => Act::Usual,
     }));
-    let mut relay = Relay::routed_to(&sink.url());
+    let mut relay = engine.routed_to(&sink.url());
     send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &Letter::new("slow", 500).bytes)
         .expect(250);
     let mut open = Smtp::connect(relay.smtp());

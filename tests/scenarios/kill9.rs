@@ -4,6 +4,12 @@
 use posthouse_tests::prelude::*;
 use posthouse_tests::sink::{self, Options};
 
+posthouse_tests::on_both_engines!(
+    nothing_acknowledged_is_lost,
+    what_waits_for_a_dead_next_hop_survives_and_arrives_when_it_is_back,
+    refusals_become_reports_however_often_it_is_killed,
+);
+
 fn rounds(quick: usize, soak: usize) -> usize {
     if std::env::var_os("POSTHOUSE_SOAK").is_some() { soak } else { quick }
 }
@@ -14,11 +20,10 @@ fn odd_wait(round: usize, most_ms: u64) -> Duration {
     Duration::from_millis(20 + mixed % most_ms)
 }
 
-#[test]
-fn nothing_acknowledged_is_lost() {
+fn nothing_acknowledged_is_lost(engine: &Engine) {
     let rounds = rounds(12, 150);
     let sink = Sink::start();
-    let mut relay = Relay::builder().fixed_ports().route(&[], &sink.url()).start();
+    let mut relay = engine.relay().fixed_ports().route(&[], &sink.url()).start();
     let pump = Pump::start(relay.smtp(), 8, 6_000, &["one.example", "two.example", "three.example"]);
     for round in 0..rounds {
         let before = pump.ledger.count();
@@ -38,11 +43,10 @@ fn nothing_acknowledged_is_lost() {
     assert!(relay.stop().success());
 }
 
-#[test]
-fn what_waits_for_a_dead_next_hop_survives_and_arrives_when_it_is_back() {
+fn what_waits_for_a_dead_next_hop_survives_and_arrives_when_it_is_back(engine: &Engine) {
     let rounds = rounds(6, 60);
     let port = free_port();
-    let mut relay = Relay::builder().fixed_ports().route(&[], &format!("smtp://127.0.0.1:{port}")).start();
+    let mut relay = engine.relay().fixed_ports().route(&[], &format!("smtp://127.0.0.1:{port}")).start();
     let pump = Pump::start(relay.smtp(), 8, 3_000, &["one.example", "two.example"]);
     for round in 0..rounds {
         let before = pump.ledger.count();
@@ -59,14 +63,13 @@ fn what_waits_for_a_dead_next_hop_survives_and_arrives_when_it_is_back() {
     assert_eq!(ledger.settle(&sink, Duration::from_secs(60)), 0, "no next hop, no copies");
 }
 
-#[test]
-fn refusals_become_reports_however_often_it_is_killed() {
+fn refusals_become_reports_however_often_it_is_killed(engine: &Engine) {
     let rounds = rounds(5, 40);
     let sink = Sink::with(Options::default().script(|stage| match stage {
         Stage::Rcpt(r) if r.contains("refused.example") => sink::reply("550 5.1.1 no such user"),
         _ => Act::Usual,
     }));
-    let mut relay = Relay::builder().fixed_ports().route(&[], &sink.url()).start();
+    let mut relay = engine.relay().fixed_ports().route(&[], &sink.url()).start();
     let pump = Pump::start(relay.smtp(), 6, 2_000, &["refused.example"]);
     for round in 0..rounds {
         let before = pump.ledger.count();

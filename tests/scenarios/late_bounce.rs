@@ -3,19 +3,25 @@
 use posthouse_tests::client::send_one;
 use posthouse_tests::prelude::*;
 
+posthouse_tests::on_both_engines!(
+    a_late_bounce_is_matched_to_its_message_also_after_a_restart,
+    a_forged_return_path_is_refused_and_nothing_is_believed,
+    a_path_names_its_recipient_where_there_is_one_and_the_null_sender_stays,
+);
+
 const DOMAIN: &str = "bounces.example.net";
 
 /// A relay that sends by a smart host, which is somebody else's server: the return paths there are ours.
-fn builder(sink: &Sink) -> posthouse_tests::relay::Builder {
-    Relay::builder().route(&[], "smarthost:up").toml(&format!(
+fn builder(engine: &Engine, sink: &Sink) -> posthouse_tests::relay::Builder {
+    engine.relay().route(&[], "smarthost:up").toml(&format!(
         "[smarthost.up]\nhosts = [\"{}\"]\ntls = \"none\"\n[forward]\nbounce_domain = \"{DOMAIN}\"\n",
         sink.addr()
     ))
 }
 
-fn world() -> (Relay, Sink) {
+fn world(engine: &Engine) -> (Relay, Sink) {
     let sink = Sink::start();
-    (builder(&sink).start(), sink)
+    (builder(engine, &sink).start(), sink)
 }
 
 /// What another host's report says about `recipient`.
@@ -61,9 +67,8 @@ fn sent(relay: &Relay, sink: &Sink, to: &str) -> (String, String) {
     (id, got.sender().to_owned())
 }
 
-#[test]
-fn a_late_bounce_is_matched_to_its_message_also_after_a_restart() {
-    let (mut relay, sink) = world();
+fn a_late_bounce_is_matched_to_its_message_also_after_a_restart(engine: &Engine) {
+    let (mut relay, sink) = world(engine);
     let (id, path) = sent(&relay, &sink, "ann@dest.example");
     assert!(path.ends_with(&format!("@{DOMAIN}")) && path.contains(&id), "{path}");
     relay.restart();
@@ -76,9 +81,8 @@ fn a_late_bounce_is_matched_to_its_message_also_after_a_restart() {
     assert!(trace.contains("5.1.1") && trace.contains("bounce"), "{trace}");
 }
 
-#[test]
-fn a_forged_return_path_is_refused_and_nothing_is_believed() {
-    let (relay, sink) = world();
+fn a_forged_return_path_is_refused_and_nothing_is_believed(engine: &Engine) {
+    let (relay, sink) = world(engine);
     let (id, path) = sent(&relay, &sink, "ann@dest.example");
     let (other, _) = sent(&relay, &sink, "bob@dest.example");
     let last = path.split('@').next().unwrap().chars().last().unwrap();
@@ -110,9 +114,8 @@ fn a_forged_return_path_is_refused_and_nothing_is_believed() {
     assert!(!relay.cli(&["trace", &other]).contains("The mailbox was closed"));
 }
 
-#[test]
-fn a_path_names_its_recipient_where_there_is_one_and_the_null_sender_stays() {
-    let (relay, sink) = world();
+fn a_path_names_its_recipient_where_there_is_one_and_the_null_sender_stays(engine: &Engine) {
+    let (relay, sink) = world(engine);
     let (id, path) = sent(&relay, &sink, "ann@one.example");
     assert!(path.starts_with(&format!("b1-{id}-0-")), "{path}");
     let letter = Letter::new("two", 500);
@@ -141,11 +144,11 @@ fn a_path_names_its_recipient_where_there_is_one_and_the_null_sender_stays() {
 
 #[test]
 fn a_relay_that_was_restored_from_a_backup_still_believes_its_own() {
-    let (relay, sink) = world();
+    let (relay, sink) = world(&Engine::Embedded);
     let (_, path) = sent(&relay, &sink, "ann@dest.example");
     let copy = relay.scratch().join("backup");
     relay.cli(&["backup", copy.to_str().unwrap()]);
-    let mut other = builder(&sink).prepare();
+    let mut other = builder(&Engine::Embedded, &sink).prepare();
     other.cli(&["restore", copy.to_str().unwrap()]);
     other.start();
     send_one(other.smtp(), "", &[&path], &report("ann@dest.example")).expect(250);

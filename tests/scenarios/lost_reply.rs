@@ -7,15 +7,19 @@ use posthouse_tests::client::send_one;
 use posthouse_tests::prelude::*;
 use posthouse_tests::sink::Options;
 
-#[test]
-fn a_lost_final_reply_means_one_more_copy_and_no_report() {
+posthouse_tests::on_both_engines!(
+    a_lost_final_reply_means_one_more_copy_and_no_report,
+    a_peer_that_closes_at_any_stage_is_tried_again,
+);
+
+fn a_lost_final_reply_means_one_more_copy_and_no_report(engine: &Engine) {
     let lost = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&lost);
     let sink = Sink::with(Options::default().script(move |stage| match stage {
         Stage::Message(_) if count.fetch_add(1, Ordering::SeqCst) == 0 => Act::LoseReply,
         _ => Act::Usual,
     }));
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     let letter = Letter::odd("lost");
     send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
     let all = sink.wait(2, Duration::from_secs(30));
@@ -27,8 +31,7 @@ fn a_lost_final_reply_means_one_more_copy_and_no_report() {
     assert_eq!(sink.count(), 2);
 }
 
-#[test]
-fn a_peer_that_closes_at_any_stage_is_tried_again() {
+fn a_peer_that_closes_at_any_stage_is_tried_again(engine: &Engine) {
     for stage_number in 0..5 {
         let first = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&first);
@@ -47,7 +50,7 @@ fn a_peer_that_closes_at_any_stage_is_tried_again() {
                 Act::Usual
             }
         }));
-        let relay = Relay::routed_to(&sink.url());
+        let relay = engine.routed_to(&sink.url());
         let letter = Letter::new(format!("closed-at-{stage_number}"), 1_000);
         send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
         letter.assert_arrived(&sink.wait_one().data);

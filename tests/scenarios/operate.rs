@@ -4,9 +4,19 @@ use posthouse_tests::client::send_one;
 use posthouse_tests::prelude::*;
 use posthouse_tests::sink::Options;
 
+posthouse_tests::on_both_engines!(
+    queue_list_show_hold_release_retry_and_remove,
+    retry_does_not_wait_for_the_schedule,
+    reroute_sends_what_waits_another_way,
+    the_queue_can_be_worked_on_while_the_relay_is_stopped,
+    trace_finds_a_message_by_everything_one_may_know,
+    metrics_and_health_are_served,
+);
+
 /// A relay whose next hop is not there, with three letters in its queue.
-fn stuck(port: u16) -> Relay {
-    let relay = Relay::builder()
+fn stuck(engine: &Engine, port: u16) -> Relay {
+    let relay = engine
+        .relay()
         .route(&[], &format!("smtp://127.0.0.1:{port}"))
         .set("queue", "retry", "[\"1h\"]")
         .start();
@@ -21,10 +31,9 @@ fn stuck(port: u16) -> Relay {
     relay
 }
 
-#[test]
-fn queue_list_show_hold_release_retry_and_remove() {
+fn queue_list_show_hold_release_retry_and_remove(engine: &Engine) {
     let port = free_port();
-    let mut relay = stuck(port);
+    let mut relay = stuck(engine, port);
     assert_eq!(relay.queue().len(), 3);
     let shown = relay.cli(&["queue", "list", "--domain", "two.example"]);
     assert!(shown.contains("bob@two.example") && !shown.contains("ann@one.example"), "{shown}");
@@ -55,18 +64,16 @@ fn queue_list_show_hold_release_retry_and_remove() {
     relay.wait_empty(Duration::from_secs(10));
 }
 
-#[test]
-fn retry_does_not_wait_for_the_schedule() {
+fn retry_does_not_wait_for_the_schedule(engine: &Engine) {
     let port = free_port();
-    let relay = stuck(port);
+    let relay = stuck(engine, port);
     let sink = Sink::on(posthouse_tests::wait::loopback(port), Options::default());
     relay.cli(&["queue", "retry", "--all"]);
     sink.wait(3, Duration::from_secs(20));
 }
 
-#[test]
-fn reroute_sends_what_waits_another_way() {
-    let relay = stuck(free_port());
+fn reroute_sends_what_waits_another_way(engine: &Engine) {
+    let relay = stuck(engine, free_port());
     let sink = Sink::start();
     let told = relay.cli(&["queue", "reroute", "--domain", "two.example", "--via", &sink.url(), "--dry-run"]);
     assert!(told.contains('2'), "{told}");
@@ -82,10 +89,9 @@ fn reroute_sends_what_waits_another_way() {
     assert_eq!(relay.queue().len(), 1, "the others wait where they were");
 }
 
-#[test]
-fn the_queue_can_be_worked_on_while_the_relay_is_stopped() {
+fn the_queue_can_be_worked_on_while_the_relay_is_stopped(engine: &Engine) {
     let port = free_port();
-    let mut relay = stuck(port);
+    let mut relay = stuck(engine, port);
     assert!(relay.stop().success());
     assert_eq!(relay.queue().len(), 3);
     relay.cli(&["queue", "remove", "--to", "cy@two.example"]);
@@ -98,8 +104,7 @@ fn the_queue_can_be_worked_on_while_the_relay_is_stopped() {
     assert_eq!(sink.count(), 2);
 }
 
-#[test]
-fn trace_finds_a_message_by_everything_one_may_know() {
+fn trace_finds_a_message_by_everything_one_may_know(engine: &Engine) {
     let sink = Sink::with(Options::default().script({
         let first = std::sync::atomic::AtomicBool::new(true);
         move |stage| match stage {
@@ -109,7 +114,7 @@ fn trace_finds_a_message_by_everything_one_may_know() {
             _ => Act::Usual,
         }
     }));
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     let letter = Letter::new("traced", 1_000);
     let reply = send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &letter.bytes).expect(250);
     let id = reply.lines[0].rsplit(' ').next().unwrap().to_owned();
@@ -129,10 +134,9 @@ fn trace_finds_a_message_by_everything_one_may_know() {
     assert!(relay.json(&["trace", &id]).to_string().contains("greylisted"));
 }
 
-#[test]
-fn metrics_and_health_are_served() {
+fn metrics_and_health_are_served(engine: &Engine) {
     let sink = Sink::start();
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     send_one(relay.smtp(), "me@client.example", &["ann@dest.example"], &Letter::new("m", 500).bytes)
         .expect(250);
     sink.wait_one();
@@ -178,7 +182,7 @@ fn explain_says_what_serve_does() {
 #[test]
 fn a_backup_made_while_mail_goes_on_restores_to_a_relay_that_delivers() {
     let port = free_port();
-    let relay = stuck(port);
+    let relay = stuck(&Engine::Embedded, port);
     let copy = relay.scratch().join("backup");
     relay.cli(&["backup", copy.to_str().unwrap()]);
     let other = Relay::builder().route(&[], &format!("smtp://127.0.0.1:{port}")).prepare();

@@ -3,6 +3,15 @@
 use posthouse_tests::prelude::*;
 use posthouse_tests::sink::{self, Options};
 
+posthouse_tests::on_both_engines!(
+    a_refusal_is_reported_to_the_sender_with_all_that_rfc_3464_asks_for,
+    the_null_sender_and_notify_never_get_no_report,
+    ret_hdrs_returns_no_body,
+    success_is_reported_on_request_when_the_next_hop_does_not_do_it,
+    a_message_that_stays_is_warned_of_once_and_expires_with_a_report,
+    a_report_that_cannot_be_delivered_is_not_reported,
+);
+
 /// A sink that refuses `refused@`, puts off `later@`, and takes all else.
 fn mixed() -> Sink {
     Sink::with(Options::default().script(|stage| match stage {
@@ -26,10 +35,9 @@ fn reports(messages: &[Received]) -> Vec<&Received> {
     messages.iter().filter(|m| m.sender().is_empty()).collect()
 }
 
-#[test]
-fn a_refusal_is_reported_to_the_sender_with_all_that_rfc_3464_asks_for() {
+fn a_refusal_is_reported_to_the_sender_with_all_that_rfc_3464_asks_for(engine: &Engine) {
     let sink = mixed();
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     let letter = Letter::odd("refused");
     send(
         &relay,
@@ -64,20 +72,18 @@ fn a_refusal_is_reported_to_the_sender_with_all_that_rfc_3464_asks_for() {
     assert_eq!(reports(&sink.messages()).len(), 1);
 }
 
-#[test]
-fn the_null_sender_and_notify_never_get_no_report() {
+fn the_null_sender_and_notify_never_get_no_report(engine: &Engine) {
     let sink = mixed();
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     send(&relay, "<>", &["<refused@dest.example>"], &Letter::new("null", 500));
     send(&relay, "<me@client.example>", &["<refused@dest.example> NOTIFY=NEVER"], &Letter::new("never", 500));
     relay.wait_empty(Duration::from_secs(20));
     assert_eq!(sink.count(), 0);
 }
 
-#[test]
-fn ret_hdrs_returns_no_body() {
+fn ret_hdrs_returns_no_body(engine: &Engine) {
     let sink = mixed();
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     let letter = Letter::new("headers-only", 3_000);
     send(&relay, "<me@client.example> RET=HDRS", &["<refused@dest.example>"], &letter);
     let text = sink.wait_one().text();
@@ -85,14 +91,11 @@ fn ret_hdrs_returns_no_body() {
     assert!(!text.contains("quick brown fox"), "{text}");
 }
 
-#[test]
-fn success_is_reported_on_request_when_the_next_hop_does_not_do_it() {
+fn success_is_reported_on_request_when_the_next_hop_does_not_do_it(engine: &Engine) {
     let plain = Sink::with(Options::default().extensions(&["PIPELINING"]));
     let back = Sink::start();
-    let relay = Relay::builder()
-        .route(&["dest.example"], &plain.url())
-        .route(&["client.example"], &back.url())
-        .start();
+    let relay =
+        engine.relay().route(&["dest.example"], &plain.url()).route(&["client.example"], &back.url()).start();
     send(&relay, "<me@client.example>", &["<ann@dest.example> NOTIFY=SUCCESS"], &Letter::new("ok", 500));
     let text = back.wait_one().text();
     assert!(text.contains("Action: relayed") || text.contains("Action: delivered"), "{text}");
@@ -100,10 +103,10 @@ fn success_is_reported_on_request_when_the_next_hop_does_not_do_it() {
     assert!(!plain.messages()[0].rcpts[0].contains("NOTIFY"), "no DSN parameters for a peer without DSN");
 }
 
-#[test]
-fn a_message_that_stays_is_warned_of_once_and_expires_with_a_report() {
+fn a_message_that_stays_is_warned_of_once_and_expires_with_a_report(engine: &Engine) {
     let sink = mixed();
-    let relay = Relay::builder()
+    let relay = engine
+        .relay()
         .route(&[], &sink.url())
         .set("queue", "warn_after", "\"2s\"")
         .set("queue", "lifetime", "\"6s\"")
@@ -117,13 +120,12 @@ fn a_message_that_stays_is_warned_of_once_and_expires_with_a_report() {
     assert_eq!(sink.count(), 2, "one warning only");
 }
 
-#[test]
-fn a_report_that_cannot_be_delivered_is_not_reported() {
+fn a_report_that_cannot_be_delivered_is_not_reported(engine: &Engine) {
     let sink = Sink::with(Options::default().script(|stage| match stage {
         Stage::Rcpt(_) => sink::reply("550 5.7.1 never"),
         _ => Act::Usual,
     }));
-    let relay = Relay::routed_to(&sink.url());
+    let relay = engine.routed_to(&sink.url());
     send(&relay, "<me@client.example>", &["<ann@dest.example>"], &Letter::new("both-refused", 500));
     relay.wait_empty(Duration::from_secs(20));
     let tried: Vec<String> = sink.commands().into_iter().filter(|c| c.contains("RCPT")).collect();

@@ -7,6 +7,8 @@ use posthouse_tests::neighbours::dns::Dns;
 use posthouse_tests::prelude::*;
 use posthouse_tests::sink::Options;
 
+posthouse_tests::on_both_engines!(an_organisation, a_domain, a_stream, a_site, until_a_time,);
+
 struct World {
     relay: Relay,
     one: Sink,
@@ -17,7 +19,7 @@ struct World {
 }
 
 /// Two domains with a mail exchanger each, an organisation of its own and a login for bulk mail.
-fn world() -> World {
+fn world(engine: &Engine) -> World {
     let dns = Dns::serve(&[
         ("one.example", "@ MX 10 mx\nmx A 127.0.0.5\n"),
         ("two.example", "@ MX 10 mx\nmx A 127.0.0.6\n"),
@@ -25,7 +27,8 @@ fn world() -> World {
     let port = free_port();
     let [one, two] = ["127.0.0.5", "127.0.0.6"]
         .map(|ip| Sink::on(SocketAddr::new(ip.parse().unwrap(), port), Options::default()));
-    let relay = Relay::builder()
+    let relay = engine
+        .relay()
         .set("dns", "servers", &format!("[\"{}\"]", dns.addr()))
         .set("dns", "allow_private_targets", "true")
         .set("delivery", "mx_port", &port.to_string())
@@ -60,8 +63,8 @@ impl World {
 }
 
 /// Suspends with `scope`; what `held` sends waits over a restart while `free` goes on; resuming lets it go.
-fn holds(scope: &[&str], held: impl Fn(&World), free: impl Fn(&World), to: &str) {
-    let mut world = world();
+fn holds(engine: &Engine, scope: &[&str], held: impl Fn(&World), free: impl Fn(&World), to: &str) {
+    let mut world = world(engine);
     let suspend = [&["queue", "suspend", "--why", "a test"], scope].concat();
     world.relay.cli(&suspend);
     held(&world);
@@ -86,10 +89,10 @@ fn holds(scope: &[&str], held: impl Fn(&World), free: impl Fn(&World), to: &str)
     }
 }
 
-#[test]
-fn an_organisation() {
+fn an_organisation(engine: &Engine) {
     needs!("knotd");
     holds(
+        engine,
         &["--org", "acme"],
         |w| w.send(Some(("acme-login", &w.acme)), "held@one.example"),
         |w| w.send(None, "free@one.example"),
@@ -97,10 +100,10 @@ fn an_organisation() {
     );
 }
 
-#[test]
-fn a_domain() {
+fn a_domain(engine: &Engine) {
     needs!("knotd");
     holds(
+        engine,
         &["--domain", "one.example"],
         |w| w.send(None, "held@one.example"),
         |w| w.send(None, "free@two.example"),
@@ -108,10 +111,10 @@ fn a_domain() {
     );
 }
 
-#[test]
-fn a_stream() {
+fn a_stream(engine: &Engine) {
     needs!("knotd");
     holds(
+        engine,
         &["--stream", "bulk"],
         |w| w.send(Some(("bulk-login", &w.bulk)), "held@one.example"),
         |w| w.send(None, "free@one.example"),
@@ -119,10 +122,9 @@ fn a_stream() {
     );
 }
 
-#[test]
-fn a_site() {
+fn a_site(engine: &Engine) {
     needs!("knotd");
-    let mut world = world();
+    let mut world = world(engine);
     let site = "hosts:mx.one.example".to_owned();
     world.relay.cli(&["queue", "suspend", "--site", &site, "--why", "their night"]);
     world.send(None, "held@one.example");
@@ -136,10 +138,9 @@ fn a_site() {
     world.one.wait_one();
 }
 
-#[test]
-fn until_a_time() {
+fn until_a_time(engine: &Engine) {
     needs!("knotd");
-    let world = world();
+    let world = world(engine);
     // Five seconds from now, as a time.
     let until =
         std::process::Command::new("date").args(["-u", "-d", "5 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output();

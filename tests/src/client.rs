@@ -78,6 +78,17 @@ impl Smtp {
         Ok(Self { wire: Wire::Plain(stream), unread: Vec::new(), transcript: String::new() })
     }
 
+    /// Waits so long for what the server says, instead of half a minute.
+    pub fn be_patient(&self, patience: Duration) {
+        let stream = match &self.wire {
+            Wire::Plain(s) => s,
+            Wire::Tls(s) => &s.sock,
+            Wire::Gone => return,
+        };
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.set_write_timeout(Some(patience)).unwrap();
+    }
+
     /// Sends a command line and reads the reply, if the connection still stands.
     pub fn try_cmd(&mut self, line: &str) -> io::Result<Reply> {
         self.send(format!("{line}\r\n").as_bytes())?;

@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod disk;
+pub mod engine;
 pub mod fill;
 pub mod ledger;
 pub mod letter;
@@ -22,6 +23,7 @@ pub mod wait;
 /// What a scenario needs on most of its lines.
 pub mod prelude {
     pub use crate::client::{Reply, Smtp};
+    pub use crate::engine::Engine;
     pub use crate::ledger::{Ledger, Pump};
     pub use crate::letter::Letter;
     pub use crate::process::Daemon;

@@ -212,6 +212,22 @@ pub fn descendants(root: i32) -> Vec<i32> {
     family
 }
 
+/// SIGSTOP for these processes, and waits until every thread of them stands still.
+pub fn freeze(pids: &[i32]) {
+    for pid in pids {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+    }
+    crate::wait::eventually("every thread stands still", Duration::from_secs(10), || {
+        pids.iter().all(|pid| stands_still(*pid)).then_some(())
+    });
+}
+
+fn stands_still(pid: i32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let still = |stat: String| stat.rfind(") ").is_some_and(|at| stat[at + 2..].starts_with(['T', 'D', 'Z']));
+    tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok()).all(still)
+}
+
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // pid (comm) state ppid …; the name may hold spaces and parentheses

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 pub use builder::Builder;
 
-use crate::process::{Daemon, descendants};
+use crate::process::{Daemon, descendants, freeze};
 
 /// Time within which the relay must listen, also on a busy machine and under strace.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -212,16 +212,22 @@ impl Relay {
 
     /// SIGSTOP, and waits until every thread stands still: from now on it says nothing, as a machine without power.
     pub fn freeze(&self) {
-        let pid = self.pid();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
-        crate::wait::eventually("every thread stands still", Duration::from_secs(10), || {
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-            let runs =
-                |stat: String| stat.rfind(") ").is_none_or(|at| !stat[at + 2..].starts_with(['T', 'D']));
-            let running =
-                tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("stat")).ok()).any(runs);
-            (!running).then_some(())
-        });
+        freeze(&[self.pid()]);
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub fn thaw(&self) {
+        // A wrapper may have stopped along with it.
+        for pid in descendants(self.daemon.as_ref().expect("it is not running").pid()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGCONT);
+        }
+    }
+
+    /// Its machine has lost its power.
+    pub fn is_gone(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait_exit(Duration::from_secs(20));
+        }
     }
 
     /// SIGTERM, and waits for its end.

@@ -18,6 +18,8 @@ use crate::process::{Daemon, descendants, run};
 
 /// The first process of a machine; it adopts and reaps what daemons leave, as an init does.
 const INIT: &str = "ip link set lo up; echo up; while :; do sleep 3600 & wait; done";
+/// The addresses of all machines.
+pub const LAN: &str = "10.77.0.0/24";
 /// The bridge that the test itself is on.
 const HERE: &str = "here";
 /// The bridge of those that are cut off; they still see one another.
@@ -122,9 +124,23 @@ impl Machine {
 
     /// A command that runs on it.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.init())).args(["--net", "--pid", "--mount", "--", program]);
+        let prefix = self.prefix();
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).arg(program);
         command
+    }
+
+    /// The words before a command that make it run on this machine, until it loses its power.
+    pub fn prefix(&self) -> Vec<String> {
+        let target = format!("--target={}", self.init());
+        ["nsenter", &target, "--net", "--pid", "--mount", "--"].map(str::to_owned).to_vec()
+    }
+
+    /// Loses every packet that this machine would send to another one, or stops doing so; all others still hear from it.
+    pub fn deaf_to(&self, other: IpAddr, deaf: bool) {
+        let mut command = self.command("ip");
+        command.args(["route", if deaf { "add" } else { "delete" }, "blackhole", &format!("{other}/32")]);
+        run("ip", command, Duration::from_secs(10));
     }
 
     /// Cuts it off: what it sends and what is sent to it is lost without a word, but for others that are cut off as well.

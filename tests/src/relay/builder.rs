@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::Relay;
+use crate::neighbours::lan::{LAN, Machine};
 
 /// How a relay is to be started.
 pub struct Builder {
@@ -24,6 +26,8 @@ pub struct Builder {
     data_dir: Option<PathBuf>,
     wrapper: Vec<OsString>,
     env: Vec<(String, OsString)>,
+    hostname: String,
+    address: Option<IpAddr>,
 }
 
 impl Default for Builder {
@@ -45,6 +49,8 @@ impl Default for Builder {
             data_dir: None,
             wrapper: Vec::new(),
             env: Vec::new(),
+            hostname: "relay.test".to_owned(),
+            address: None,
         }
     }
 }
@@ -128,6 +134,26 @@ impl Builder {
         self
     }
 
+    /// Keeps the mail in this PostgreSQL database, of which somebody else answers for the durability.
+    #[must_use]
+    pub fn postgres(self, url: &str) -> Self {
+        let url = format!("\"{url}?sslmode=disable\"");
+        self.set("store", "engine", "\"postgres\"")
+            .set("store", "durability", "\"provider\"")
+            .set("store", "url", &url)
+            .set("cluster", "node", "\"relay\"")
+    }
+
+    /// Runs it on a machine of the network, with that machine's name and, for clients, its address and the well-known ports. It
+    /// is managed on the machine itself.
+    #[must_use]
+    pub fn on(mut self, machine: &Machine) -> Self {
+        self.hostname = format!("{}.test", machine.name());
+        self.address = Some(machine.address());
+        self.networks.push(LAN.to_owned());
+        self.under(machine.prefix())
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, key: &str, value: impl Into<OsString>) -> Self {
@@ -163,12 +189,19 @@ impl Builder {
     }
 
     fn render(&self, data: &Path) -> String {
-        let mut text = format!("hostname = \"relay.test\"\ndata_dir = \"{}\"\n\n", data.display());
-        for mode in ["smtp", "submission", "submissions"] {
-            let port = if self.fixed_ports { crate::wait::free_port() } else { 0 };
+        let mut text = format!("hostname = \"{}\"\ndata_dir = \"{}\"\n\n", self.hostname, data.display());
+        let address = self.address.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let in_the_clear: &[&str] =
+            if self.address.is_some() { &["127.0.0.0/8", LAN] } else { &["127.0.0.0/8"] };
+        for (mode, well_known) in [("smtp", 25), ("submission", 587), ("submissions", 465)] {
+            let port = match (self.address, self.fixed_ports) {
+                (Some(_), _) => well_known,
+                (None, true) => crate::wait::free_port(),
+                (None, false) => 0,
+            };
             writeln!(text, "[[listener]]\nname = \"{mode}\"\nmode = \"{mode}\"").unwrap();
-            writeln!(text, "address = [\"127.0.0.1:{port}\"]").unwrap();
-            writeln!(text, "auth_without_tls = [\"127.0.0.0/8\"]\n{}\n", self.listener_extra).unwrap();
+            writeln!(text, "address = [\"{address}:{port}\"]").unwrap();
+            writeln!(text, "auth_without_tls = {}\n{}\n", list(in_the_clear), self.listener_extra).unwrap();
         }
         writeln!(text, "[relay]\nnetworks = {}", list(&self.networks)).unwrap();
         writeln!(text, "local_domains = {}", list(&self.local_domains)).unwrap();
