@@ -11,7 +11,7 @@ use aws_lc_rs::hmac;
 use mail::Clock;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::Verification;
 use crate::db::{Bad, Row, Value};
@@ -38,7 +38,7 @@ pub(crate) struct Shared {
 }
 
 /// Where what is not in memory is read from.
-enum Engine {
+pub(crate) enum Engine {
     /// The file: the writer reads it.
     Sqlite,
     Postgres {
@@ -110,6 +110,13 @@ impl Directory {
     /// The directory as it stands.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.published.load()
+    }
+
+    /// Counts the snapshots that this node has published since the directory was opened: one for each commit of its own and
+    /// for each look that found another node's. When it changes, what was made of [`Directory::snapshot`] is made anew.
+    /// What [`Directory::set_config`] sets does not count, as whoever does that knows.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.published.changes()
     }
 
     /// How old the snapshot may be: how long it is since this node last saw that no other one had changed anything. Some
@@ -213,8 +220,12 @@ impl Directory {
         }
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
     /// Has the writer read from the file.
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, DirectoryError> + Send + 'static,
     ) -> Result<T, DirectoryError> {

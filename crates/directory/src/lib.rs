@@ -22,6 +22,7 @@ pub mod rule;
 mod schema;
 mod secret;
 mod server;
+mod shared;
 mod smarthost;
 mod snapshot;
 mod suppression;

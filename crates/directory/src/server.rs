@@ -77,6 +77,13 @@ pub(crate) async fn rows(
     Ok(pool.read(|session| async move { query(&session, sql, values).await }).await?)
 }
 
+/// Runs a statement that may be run again, and returns the one text that it answers.
+pub(crate) async fn kept(pool: &Pool, sql: &str, name: &str, made: &str) -> Result<String, DirectoryError> {
+    let row = pool.commit_idempotent(|tx| async move { tx.query_one(sql, &[&name, &made]).await }).await;
+    let row = row.map_err(|e| DirectoryError::Commit(e.to_string()))?;
+    Row::Postgres(&row).get(0).map_err(|bad| damaged(&bad))
+}
+
 async fn query(session: &Session, sql: &str, values: &[Value]) -> Result<Vec<postgres::Row>, PgError> {
     let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(Value::for_postgres).collect();
     session.query(sql, &parameters).await

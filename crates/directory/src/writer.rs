@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::draft::Change;
 use crate::snapshot::Snapshot;
@@ -44,11 +44,18 @@ pub(crate) struct Published {
     state: ArcSwap<Snapshot>,
     /// Held while the snapshot is replaced.
     replacing: Mutex<()>,
+    /// How often what is in it of the database has been replaced.
+    changes: watch::Sender<u64>,
 }
 
 impl Published {
     pub(crate) fn new(state: Snapshot) -> Arc<Self> {
-        Arc::new(Self { state: ArcSwap::from_pointee(state), replacing: Mutex::new(()) })
+        let changes = watch::Sender::new(0);
+        Arc::new(Self { state: ArcSwap::from_pointee(state), replacing: Mutex::new(()), changes })
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     pub(crate) fn load(&self) -> Arc<Snapshot> {
@@ -60,6 +67,7 @@ impl Published {
         let _replacing = self.replacing.lock();
         next.take_config_of(&self.state.load());
         self.state.store(Arc::new(next));
+        self.changes.send_modify(|n| *n += 1);
     }
 
     /// Publishes what the config file says.

@@ -11,8 +11,10 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::future::join;
+use mail::Clock;
 use tokio::time::{Sleep, sleep};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::{DbError, SqlState};
@@ -84,6 +86,7 @@ impl Pool {
                     why.is_transient()
                 }
                 CommitError::Unknown(why) => {
+                    self.0.counters.unknown.fetch_add(1, Relaxed);
                     unknown = Some(why.clone());
                     again_when_unknown
                 }
@@ -157,6 +160,8 @@ impl Pool {
     async fn conclude(&self, lease: Lease, deadline: Pin<&mut Sleep>) -> Result<(), CommitError> {
         let connection = lease.connection.clone();
         let client = connection.client();
+        let clock = Clock::system();
+        let started = clock.mono();
         connection.committing(true);
         let sent = join(client.simple_query(COMMIT), client.simple_query(STANDBY_NAMES));
         let outcome = self.within(&lease, deadline, sent).await;
@@ -190,6 +195,7 @@ impl Pool {
         let names = names.map_err(PgError::from).and_then(|m| first_text(&m));
         match names.and_then(|names| guard::standby_names(&names, self.config().durability)) {
             Ok(()) => {
+                self.0.counters.committed(clock.mono().since(started));
                 lease.give_back();
                 Ok(())
             }

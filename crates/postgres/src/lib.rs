@@ -14,6 +14,7 @@ mod listen;
 mod migrate;
 mod pool;
 mod session;
+mod stats;
 #[cfg(feature = "test-server")]
 pub mod test;
 mod tls;
@@ -26,4 +27,5 @@ pub use listen::{Heard, Listener};
 pub use migrate::migrate;
 pub use pool::Pool;
 pub use session::{Session, Tx};
+pub use stats::{PoolStats, Replication, Standby};
 pub use tokio_postgres::{Row, types};

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::{debug, info};
 
 use crate::connect::Connection;
+use crate::stats::Counters;
 use crate::writer::Writer;
 use crate::{Config, Listener, PgError, Session, guard};
 
@@ -27,6 +29,7 @@ pub struct Pool(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) writer: Writer,
+    pub(crate) counters: Counters,
     idle: Mutex<Vec<Arc<Connection>>>,
     permits: Arc<Semaphore>,
 }
@@ -40,7 +43,13 @@ impl Pool {
     pub async fn connect(config: Config) -> Result<Self, PgError> {
         let writer = Writer::new(&config)?;
         let permits = Arc::new(Semaphore::new(config.pool.max(1)));
-        let pool = Self(Arc::new(Inner { config, writer, idle: Mutex::default(), permits }));
+        let pool = Self(Arc::new(Inner {
+            config,
+            writer,
+            counters: Counters::default(),
+            idle: Mutex::default(),
+            permits,
+        }));
         let lease = pool.lease().await?;
         guard::check(&lease.connection.facts().settings, pool.config().durability)?;
         lease.give_back();
@@ -133,6 +142,12 @@ impl Pool {
         Listener::start(self.0.clone(), channels)
     }
 
+    /// How many connections are in use, and how many are not.
+    pub(crate) fn connections(&self) -> (u64, u64) {
+        let busy = self.0.config.pool.max(1) - self.0.permits.available_permits();
+        (busy as u64, self.0.idle.lock().len() as u64)
+    }
+
     /// A connection, idle or new, when one of the permitted ones is free.
     pub(crate) async fn lease(&self) -> Result<Lease, PgError> {
         let permits = self.0.permits.clone();
@@ -140,12 +155,18 @@ impl Pool {
             permits.acquire_owned().await.map_err(|_| PgError::Bug("the pool is closed".to_owned()))?;
         let idle = {
             let mut idle = self.0.idle.lock();
+            let all = idle.len();
             idle.retain(|c| !c.is_closed());
+            self.0.counters.lost.fetch_add((all - idle.len()) as u64, Relaxed);
             idle.pop()
         };
         let connection = match idle {
             Some(connection) => connection,
-            None => Arc::new(self.0.writer.open(None).await?),
+            None => {
+                let new = self.0.writer.open(None).await?;
+                self.0.counters.opened.fetch_add(1, Relaxed);
+                Arc::new(new)
+            }
         };
         Ok(Lease { connection, pool: self.0.clone(), _permit: permit, good: false })
     }
@@ -172,6 +193,7 @@ impl Pool {
         drop(lease);
         let idle = std::mem::take(&mut *self.0.idle.lock());
         if !idle.is_empty() {
+            self.0.counters.lost.fetch_add(idle.len() as u64, Relaxed);
             info!(
                 "{} idle connections to PostgreSQL dropped: the server they lead to may be gone",
                 idle.len()
@@ -207,6 +229,7 @@ impl Drop for Lease {
         if self.good && !self.connection.is_closed() {
             self.pool.idle.lock().push(self.connection.clone());
         } else {
+            self.pool.counters.lost.fetch_add(1, Relaxed);
             // The caller's closure may have kept a session; it must not keep the connection alive.
             self.connection.kill();
         }

@@ -99,6 +99,11 @@ impl Writer {
         Err(self.together(errors))
     }
 
+    /// Which server took writes when a connection was last opened; none when none did.
+    pub(crate) fn server(&self) -> Option<String> {
+        self.endpoints.get(self.last.load(Ordering::Relaxed)).map(|endpoint| endpoint.name.clone())
+    }
+
     async fn open_one(&self, i: usize, heard: Option<mpsc::Sender<Heard>>) -> Result<Connection, PgError> {
         let connection = Connection::open(&self.endpoints[i], i, heard).await?;
         let facts = connection.facts();
