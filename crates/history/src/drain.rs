@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::HistoryError;
 use crate::history::History;
 
 /// The most events in one batch.
@@ -50,8 +51,12 @@ pub async fn drain<S: OutboxSource>(source: S, history: History, shutdown: Cance
             history = after,
             "the outbox is older than the history: it starts again"
         );
-        if history.rewind().is_err() {
-            return;
+        while let Err(e) = history.rewind().await {
+            tracing::error!(error = %e, "the history cannot start again yet");
+            if shutdown.is_cancelled() || matches!(e, HistoryError::Closed) {
+                return;
+            }
+            sleep(RETRY).await;
         }
         after = 0;
     } else if let Err(e) = source.done(after).await {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use postgres::{CommitError, PgError};
+
 /// Why the history could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
@@ -41,6 +43,15 @@ pub enum HistoryError {
         /// The newest format known here.
         known: i64,
     },
+    /// PostgreSQL, or the way to it; nothing was written.
+    #[error("history: {0}")]
+    Postgres(#[source] PgError),
+    /// PostgreSQL did not say whether it was written; it can be tried again.
+    #[error("history: whether it was written is not known: {0}")]
+    Unknown(String),
+    /// The asker: this is not done with this engine, and what is done in its place.
+    #[error("{0}")]
+    Engine(&'static str),
     /// An event could not be encoded; our own fault.
     #[error("history: an event could not be encoded: {0}")]
     Encode(#[source] postcard::Error),
@@ -50,6 +61,24 @@ pub enum HistoryError {
     /// The history has been closed.
     #[error("history: closed")]
     Closed,
+}
+
+impl From<PgError> for HistoryError {
+    fn from(error: PgError) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl From<CommitError> for HistoryError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::NotCommitted(error) => Self::Postgres(error),
+            CommitError::Refused { code, constraint, message } => {
+                Self::Postgres(PgError::Refused { code, constraint, message })
+            }
+            CommitError::Unknown(why) => Self::Unknown(why),
+        }
+    }
 }
 
 impl HistoryError {

@@ -1,25 +1,20 @@
-//! What can be asked of the history, and how the answer is found.
+//! What can be asked of the history. How an answer is found is the engines' business.
 
 use mail::{Accepted, Address, DeliveryId, MessageId, Timestamp, domain_to_ascii};
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
+use crate::day;
 use crate::error::HistoryError;
-use crate::file::{File, number};
-use crate::files::Listed;
-use crate::index::{self, Key, folded};
-use crate::record;
-use crate::timeline::Story;
-use crate::view::Timeline;
+use crate::key::{Key, folded};
 
 /// How many timelines a query gives when it does not say.
 const LIMIT_DEFAULT: usize = 50;
 /// The most timelines a query can ask for.
 const LIMIT_MAX: usize = 1000;
 /// An id is made before its message is accepted, and by a clock that may have been set since.
-const SLACK_MS: i64 = 86_400_000;
+pub(crate) const SLACK_MS: i64 = 86_400_000;
 /// Rows in one read of a listing by time.
-const PAGE: usize = 500;
+pub(crate) const PAGE: usize = 500;
 
 /// A question to the history. All that is given must match; newest messages come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +47,14 @@ pub struct TraceQuery {
 
 /// A query as it is carried out.
 pub(crate) struct Plan {
-    ids: Vec<MessageId>,
+    pub(crate) ids: Vec<MessageId>,
     /// One key of each group must match.
-    groups: Vec<Vec<Key>>,
-    org: Option<i64>,
-    since: i64,
-    until: i64,
-    before: MessageId,
-    limit: usize,
+    pub(crate) groups: Vec<Vec<Key>>,
+    pub(crate) org: Option<i64>,
+    pub(crate) since: i64,
+    pub(crate) until: i64,
+    pub(crate) before: MessageId,
+    pub(crate) limit: usize,
 }
 
 impl Plan {
@@ -102,7 +97,8 @@ impl Plan {
         Ok(plan)
     }
 
-    fn matches(&self, accepted: &Accepted) -> bool {
+    /// Whether a message is one of those asked for.
+    pub(crate) fn matches(&self, accepted: &Accepted) -> bool {
         let at = accepted.message.received_at.millis();
         at >= self.since
             && at < self.until
@@ -111,142 +107,57 @@ impl Plan {
             && self.groups.iter().all(|keys| keys.iter().any(|key| key.matches(accepted)))
     }
 
-    /// Finds the messages, newest first.
-    pub(crate) fn run(&self, files: &[Listed]) -> Vec<Timeline> {
-        let readers = Readers::open(files);
-        let mut found: Vec<MessageId> = Vec::new();
-        for (file, listed) in readers.0.iter().rev() {
-            if found.len() >= self.limit {
-                break;
-            }
-            // Of the file that is written the span may have grown; its name tells enough.
-            let over = listed.name.end().millis() + SLACK_MS < self.since
-                && listed.span.last_at.millis() < self.since;
-            let result = if over { Ok(()) } else { self.search(file, &mut found) };
-            if let Err(e) = result {
-                tracing::error!(error = %e, "a file of the history cannot be searched");
-            }
-        }
-        // A message told of by id may have lost its row: its events are shown all the same.
-        let whole_query =
-            self.groups.is_empty() && self.org.is_none() && self.since == i64::MIN && self.until == i64::MAX;
-        let id = self.ids.first().filter(|id| **id < self.before);
-        if let (true, true, Some(id)) = (found.is_empty(), whole_query, id) {
-            found.push(*id);
-        }
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found.dedup();
-        found.truncate(self.limit);
-        let stories = found.into_iter().map(|id| (id, readers.story(id)));
-        stories.filter(|(_, story)| !story.is_empty()).map(|(id, story)| story.tell(id)).collect()
-    }
-
-    fn search(&self, file: &File, found: &mut Vec<MessageId>) -> Result<(), HistoryError> {
-        if let Some(id) = self.ids.first() {
-            return self.consider(file, *id, found);
-        }
-        if self.groups.is_empty() {
-            return self.by_time(file, found);
-        }
-        let mut candidates: Option<Vec<u64>> = None;
-        for keys in &self.groups {
-            let mut ids = Vec::new();
-            for key in keys {
-                file.sql(|db| index::find(db, key.hash(), &mut ids))?;
-            }
-            ids.sort_unstable();
-            ids.dedup();
-            if let Some(before) = &candidates {
-                ids.retain(|id| before.binary_search(id).is_ok());
-            }
-            candidates = Some(ids);
-        }
-        for id in candidates.unwrap_or_default().into_iter().rev() {
-            if found.len() >= self.limit {
-                break;
-            }
-            self.consider(file, MessageId(id), found)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a message that is in this file and matches.
-    fn consider(&self, file: &File, id: MessageId, found: &mut Vec<MessageId>) -> Result<(), HistoryError> {
-        let Some(body) = file.message(id)? else { return Ok(()) };
-        let accepted = record::read_accepted(&body).map_err(|bad| file.damaged(bad.0))?;
-        if self.matches(&accepted) {
-            found.push(id);
-        }
-        Ok(())
-    }
-
-    /// The newest messages of the time that is asked for.
-    fn by_time(&self, file: &File, found: &mut Vec<MessageId>) -> Result<(), HistoryError> {
-        let edge = |ms: i64| number(MessageId::first_at(Timestamp(ms)));
+    /// Between which ids, the second one excluded, the messages of the time that is asked for are.
+    pub(crate) fn ids_in_time(&self) -> (MessageId, MessageId) {
+        let edge = |ms: i64| day::first_at(Timestamp(ms));
         let first = edge(self.since.saturating_sub(SLACK_MS));
         let behind =
-            if self.until == i64::MAX { i64::MAX } else { edge(self.until.saturating_add(SLACK_MS)) };
-        let mut behind = behind.min(number(self.before));
-        while found.len() < self.limit {
-            let rows: Vec<(i64, Vec<u8>)> = file.sql(|db| {
-                db.prepare_cached(
-                    "SELECT id, body FROM message WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3",
-                )?
-                .query_map(params![first, behind, i64::try_from(PAGE).unwrap_or(1)], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?
-                .collect()
-            })?;
-            let Some((last, _)) = rows.last() else { break };
-            behind = *last;
-            for (id, body) in rows {
-                let accepted = record::read_accepted(&body).map_err(|bad| file.damaged(bad.0))?;
-                if self.matches(&accepted) && found.len() < self.limit {
-                    found.push(MessageId(u64::try_from(id).unwrap_or(0)));
-                }
-            }
-        }
-        Ok(())
+            if self.until == i64::MAX { self.before } else { edge(self.until.saturating_add(SLACK_MS)) };
+        (first, behind.min(self.before))
+    }
+
+    /// The message that the query names by its id and by nothing else. It may have lost its row: its events are shown all
+    /// the same.
+    pub(crate) fn only_id(&self) -> Option<MessageId> {
+        let nothing_else =
+            self.groups.is_empty() && self.org.is_none() && self.since == i64::MIN && self.until == i64::MAX;
+        self.ids.first().copied().filter(|id| nothing_else && *id < self.before)
     }
 }
 
-/// All files, open for reading, oldest first.
-pub(crate) struct Readers(Vec<(File, Listed)>);
-
-impl Readers {
-    pub(crate) fn open(files: &[Listed]) -> Self {
-        let open = |listed: &Listed| match File::read(&listed.path) {
-            Ok(file) => Some((file, listed.clone())),
-            // It may just have been dropped.
-            Err(_) if !listed.path.exists() => None,
-            Err(e) => {
-                tracing::error!(error = %e, "a file of the history cannot be read and is passed over");
-                None
-            }
-        };
-        Self(files.iter().filter_map(open).collect())
-    }
-
-    /// Everything that the files know about a message.
-    pub(crate) fn story(&self, id: MessageId) -> Story {
-        let mut story = Story::default();
-        for (file, _) in &self.0 {
-            if let Err(e) = add(file, id, &mut story) {
-                tracing::error!(error = %e, %id, "a part of a message's history cannot be read");
-            }
-        }
-        story
-    }
+/// The newest messages found so far, as many as were asked for.
+pub(crate) struct Found {
+    ids: Vec<MessageId>,
+    limit: usize,
 }
 
-/// Adds what one file knows about a message.
-pub(crate) fn add(file: &File, id: MessageId, story: &mut Story) -> Result<(), HistoryError> {
-    if let Some(body) = file.message(id)? {
-        let row = record::read_row(&body).map_err(|bad| file.damaged(bad.0))?;
-        story.events.extend(row.folded);
-        story.accepted.get_or_insert((row.seq, row.at, row.accepted));
+impl Found {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { ids: Vec::new(), limit }
     }
-    file.events(id, &mut story.events)
+
+    /// Whether this one would be among them.
+    pub(crate) fn wants(&self, id: MessageId) -> bool {
+        self.ids.len() < self.limit || self.ids.last().is_some_and(|last| id > *last)
+    }
+
+    pub(crate) fn add(&mut self, id: MessageId) {
+        // Largest first; the same message may be found in several places.
+        if let Err(place) = self.ids.binary_search_by(|known| id.cmp(known)) {
+            self.ids.insert(place, id);
+            self.ids.truncate(self.limit);
+        }
+    }
+
+    /// Whether nothing below `bound` can change it any more.
+    pub(crate) fn complete(&self, bound: MessageId) -> bool {
+        !self.wants(MessageId(bound.0.saturating_sub(1)))
+    }
+
+    /// Newest first.
+    pub(crate) fn into_ids(self) -> Vec<MessageId> {
+        self.ids
+    }
 }
 
 fn parse_id(text: &str) -> Option<MessageId> {
@@ -284,4 +195,23 @@ fn address(text: &str) -> String {
 fn domain(text: &str) -> String {
     let text = text.trim().trim_start_matches('@');
     domain_to_ascii(text).unwrap_or_else(|| text.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_are_kept() {
+        let mut found = Found::new(2);
+        for id in [3, 5, 5, 1] {
+            assert!(id == 1 || found.wants(MessageId(id)));
+            found.add(MessageId(id));
+        }
+        assert!(!found.wants(MessageId(3)) && found.wants(MessageId(4)));
+        assert!(found.complete(MessageId(4)) && !found.complete(MessageId(5)));
+        found.add(MessageId(4));
+        assert_eq!(found.into_ids(), [MessageId(5), MessageId(4)]);
+        assert!(Found::new(0).complete(MessageId(9)));
+    }
 }

@@ -5,7 +5,7 @@ use mail::{Accepted, Attempt, Event, EventKind, Timestamp, form1};
 use serde::de::DeserializeOwned;
 
 /// The form that is written.
-const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 /// The form before sources, bounce classes and REQUIRETLS.
 const FORM_1: u8 = 1;
 /// Levels above this cost more than they save on a few kilobytes of dialogue.
@@ -90,6 +90,21 @@ where
         folded.push((seq, Event { at, message: accepted.message.id, kind }));
     }
     Ok(Row { seq, at, accepted, folded })
+}
+
+/// How many recipients' delivery is not in a message's row; of one that cannot be read, nothing is known to be over.
+pub(crate) fn open(bytes: &[u8]) -> i32 {
+    let Ok(row) = read_row(bytes) else { return 1 };
+    let delivered: usize = row
+        .folded
+        .iter()
+        .map(|(_, event)| match &event.kind {
+            EventKind::Attempt(attempt) => attempt.outcomes.len(),
+            _ => 0,
+        })
+        .sum();
+    let all = i32::try_from(row.accepted.recipients.len()).unwrap_or(i32::MAX);
+    all.saturating_sub(i32::try_from(delivered).unwrap_or(i32::MAX))
 }
 
 /// Reads only how a message was accepted.

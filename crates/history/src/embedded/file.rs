@@ -1,15 +1,16 @@
 //! One file of history: its tables, what is appended to it, and what is read from it.
 
-use std::collections::HashMap;
 use std::fs::{File as OsFile, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use mail::{Event, EventKind, MessageId, Timestamp};
+use mail::{Event, MessageId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::runs;
+use crate::batch::{Batch, EventRow};
 use crate::error::HistoryError;
-use crate::index::{self, Entry};
+use crate::key;
 use crate::record;
 
 /// The form of the tables. A file with a larger number was written by a newer version and is left alone.
@@ -52,7 +53,7 @@ impl File {
         file.sql(|db| {
             db.execute_batch("BEGIN")?;
             db.execute_batch(SCHEMA)?;
-            db.execute_batch(index::SCHEMA)?;
+            db.execute_batch(runs::SCHEMA)?;
             db.pragma_update(None, "user_version", FORMAT)?;
             db.execute_batch("COMMIT")
         })?;
@@ -132,15 +133,11 @@ impl File {
     }
 
     /// Appends a batch in one transaction, which is on stable storage when this returns.
-    pub(crate) fn append(&mut self, events: &mut [(u64, Event)]) -> Result<(), HistoryError> {
+    pub(crate) fn append(&mut self, batch: &Batch, last: u64) -> Result<(), HistoryError> {
         let path = self.path.clone();
         let at_fault = |source| HistoryError::Disk { path: path.clone(), source };
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(at_fault)?;
-        let mut batch = Batch::default();
-        for (seq, event) in events.iter_mut() {
-            batch.take(&tx, *seq, event).map_err(|e| e.at(&path))?;
-        }
-        batch.write(&tx).map_err(at_fault)?;
+        write(&tx, batch, last).map_err(at_fault)?;
         tx.commit().map_err(at_fault)
     }
 
@@ -158,15 +155,17 @@ impl File {
                     )?
                     .execute(params![id, open, body])?;
                 if let (1, Ok(accepted)) = (put, record::read_accepted(body)) {
-                    index::add_keys(&accepted, &mut entries, &mut folding);
+                    key::add_keys(&accepted, &mut entries, &mut folding);
                 }
             }
             for (message, seq, body, transcript) in &carried.events {
                 insert_event(&tx, *message, *seq, body, transcript.as_deref())?;
             }
-            index::write(&tx, &mut entries)?;
-            let first = carried.first_at.map_or(i64::MAX, Timestamp::millis);
-            tx.execute("UPDATE meta SET value = min(value, $1) WHERE name = 'first_at'", [first])
+            runs::write(&tx, &mut entries)?;
+            match carried.accepted {
+                Some(span) => widen(&tx, span),
+                None => Ok(()),
+            }
         };
         write().map_err(at_fault)?;
         tx.commit().map_err(at_fault)
@@ -191,23 +190,23 @@ impl File {
         for (seq, body, transcript) in rows {
             let event =
                 record::read_event(&body, transcript.as_deref()).map_err(|bad| self.damaged(bad.0))?;
-            into.push((u64::try_from(seq).unwrap_or(0), event));
+            into.push((seq.cast_unsigned(), event));
         }
         Ok(())
     }
 }
 
-/// An event's row: message, seq, body, transcript.
-pub(crate) type EventRow = (i64, i64, Vec<u8>, Option<Vec<u8>>);
+/// An event's row: message, number, body, transcript.
+pub(crate) type Columns = (i64, i64, Vec<u8>, Option<Vec<u8>>);
 
 /// Rows that go from one file into another.
 #[derive(Default)]
 pub(crate) struct Carried {
     /// Message, open, body.
     pub(crate) messages: Vec<(i64, i64, Vec<u8>)>,
-    pub(crate) events: Vec<EventRow>,
-    /// The earliest acceptance among them.
-    pub(crate) first_at: Option<Timestamp>,
+    pub(crate) events: Vec<Columns>,
+    /// The earliest and the latest acceptance among them.
+    pub(crate) accepted: Option<(Timestamp, Timestamp)>,
 }
 
 /// Ids have 63 bits.
@@ -215,145 +214,59 @@ pub(crate) fn number(id: MessageId) -> i64 {
     i64::try_from(id.0).unwrap_or(i64::MAX)
 }
 
-/// A batch on its way into a file.
-#[derive(Default)]
-struct Batch {
-    rows: Vec<NewRow>,
-    by_id: HashMap<u64, usize>,
-    entries: Vec<Entry>,
-    folding: String,
-    last: u64,
-    first_at: Option<Timestamp>,
-    last_at: Timestamp,
-}
-
-struct NewRow {
-    id: MessageId,
-    open: i64,
-    body: Vec<u8>,
-    folds: Vec<Fold>,
-}
-
-/// An attempt in a message's row: where it begins, where behind its number it begins, and how many it delivered to.
-struct Fold {
-    start: usize,
-    told: usize,
-    recipients: i64,
-}
-
-/// What went wrong with an event: our own fault, or the disk's.
-enum Fault {
-    Encode(postcard::Error),
-    Sql(rusqlite::Error),
-}
-
-impl Fault {
-    fn at(self, path: &Path) -> HistoryError {
-        match self {
-            Fault::Encode(e) => HistoryError::Encode(e),
-            Fault::Sql(source) => HistoryError::Disk { path: path.to_owned(), source },
-        }
-    }
-}
-
-impl From<postcard::Error> for Fault {
-    fn from(e: postcard::Error) -> Self {
-        Fault::Encode(e)
-    }
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(e: rusqlite::Error) -> Self {
-        Fault::Sql(e)
-    }
-}
-
-impl Batch {
-    fn take(&mut self, tx: &Transaction<'_>, seq: u64, event: &mut Event) -> Result<(), Fault> {
-        self.last = self.last.max(seq);
-        if let EventKind::Accepted(accepted) = &event.kind {
-            let received = accepted.message.received_at;
-            self.first_at = Some(self.first_at.map_or(received, |t| t.min(received)));
-            self.last_at = self.last_at.max(received);
-            index::add_keys(accepted, &mut self.entries, &mut self.folding);
-            let mut body = Vec::with_capacity(512);
-            record::begin_row(&mut body, seq, event.at, accepted)?;
-            let open = i64::try_from(accepted.recipients.len()).unwrap_or(i64::MAX);
-            self.by_id.insert(event.message.0, self.rows.len());
-            self.rows.push(NewRow { id: event.message, open, body, folds: Vec::new() });
-            return Ok(());
-        }
-        if let Some(attempt) = record::folds(&event.kind) {
-            let recipients = i64::try_from(attempt.outcomes.len()).unwrap_or(i64::MAX);
-            if let Some(row) = self.by_id.get(&event.message.0).map(|n| &mut self.rows[*n]) {
-                let start = row.body.len();
-                let told = record::fold(&mut row.body, seq, event.at, attempt)?;
-                row.open -= recipients;
-                row.folds.push(Fold { start, told, recipients });
-                return Ok(());
+fn write(tx: &Transaction<'_>, batch: &Batch, last: u64) -> rusqlite::Result<()> {
+    {
+        let mut insert = tx.prepare_cached(
+            "INSERT INTO message (id, open, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        )?;
+        for row in &batch.rows {
+            if insert.execute(params![number(row.id), row.open, row.body])? == 1 {
+                continue;
             }
-            let mut tail = Vec::with_capacity(256);
-            let told = record::fold(&mut tail, seq, event.at, attempt)?;
-            // Accepted in an earlier batch, most often the one before.
-            if add_fold(tx, event.message, &tail, &tail[told..], recipients)? {
-                return Ok(());
+            for (sign, tail, recipients) in row.folds() {
+                add_fold(tx, row.id, tail, sign, recipients)?;
             }
         }
-        let (body, transcript) = record::write_event(event)?;
-        let seq = i64::try_from(seq).unwrap_or(i64::MAX);
-        Ok(insert_event(tx, number(event.message), seq, &body, transcript.as_deref())?)
     }
-
-    fn write(mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        {
-            let mut insert = tx.prepare_cached(
-                "INSERT INTO message (id, open, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            )?;
-            self.rows.sort_unstable_by_key(|row| row.id);
-            for row in &self.rows {
-                if insert.execute(params![number(row.id), row.open, row.body])? == 1 {
-                    continue;
-                }
-                // It is there already: the outbox was restored from a backup and tells again.
-                let ends = row.folds.iter().skip(1).map(|f| f.start).chain([row.body.len()]);
-                for (fold, end) in row.folds.iter().zip(ends) {
-                    add_fold(
-                        tx,
-                        row.id,
-                        &row.body[fold.start..end],
-                        &row.body[fold.told..end],
-                        fold.recipients,
-                    )?;
-                }
-            }
+    for loose in &batch.loose {
+        if !add_fold(tx, loose.id, &loose.tail, loose.sign(), loose.recipients)? {
+            insert_row(tx, &loose.event)?;
         }
-        index::write(tx, &mut self.entries)?;
-        let mut update = tx.prepare_cached("UPDATE meta SET value = $1 WHERE name = $2")?;
-        update.execute(params![i64::try_from(self.last).unwrap_or(i64::MAX), "last"])?;
-        if let Some(first) = self.first_at {
-            tx.prepare_cached("UPDATE meta SET value = min(value, $1) WHERE name = 'first_at'")?
-                .execute([first.millis()])?;
-            tx.prepare_cached("UPDATE meta SET value = max(value, $1) WHERE name = 'last_at'")?
-                .execute([self.last_at.millis()])?;
-        }
-        Ok(())
     }
+    batch.events.iter().try_for_each(|row| insert_row(tx, row))?;
+    runs::write(tx, &mut batch.entries.clone())?;
+    tx.prepare_cached("UPDATE meta SET value = $1 WHERE name = 'last'")?.execute([last.cast_signed()])?;
+    batch.accepted.map_or(Ok(()), |span| widen(tx, span))
 }
 
-/// Adds an attempt to a message's row, unless the row tells of it already. False when there is no such row.
+fn widen(tx: &Transaction<'_>, (first, last): (Timestamp, Timestamp)) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE meta SET value = min(value, $1) WHERE name = 'first_at'")?
+        .execute([first.millis()])?;
+    tx.prepare_cached("UPDATE meta SET value = max(value, $1) WHERE name = 'last_at'")?
+        .execute([last.millis()])?;
+    Ok(())
+}
+
+fn insert_row(tx: &Transaction<'_>, row: &EventRow) -> rusqlite::Result<()> {
+    insert_event(tx, number(row.message), row.number.cast_signed(), &row.body, row.transcript.as_deref())
+}
+
+/// Adds an attempt to a message's row, unless the row tells of it already. False when there is no such row, or one of an
+/// older form.
 fn add_fold(
     tx: &Transaction<'_>,
     id: MessageId,
     tail: &[u8],
     told: &[u8],
-    recipients: i64,
+    recipients: i32,
 ) -> rusqlite::Result<bool> {
     let updated = tx
         .prepare_cached(
             "UPDATE message SET body = CASE WHEN instr(body, $1) > 0 THEN body ELSE CAST(body || $2 AS BLOB) END, \
-             open = CASE WHEN instr(body, $1) > 0 THEN open ELSE open - $3 END WHERE id = $4",
+             open = CASE WHEN instr(body, $1) > 0 THEN open ELSE open - $3 END \
+             WHERE id = $4 AND substr(body, 1, 1) = $5",
         )?
-        .execute(params![told, tail, recipients, number(id)])?;
+        .execute(params![told, tail, recipients, number(id), [record::VERSION]])?;
     Ok(updated == 1)
 }
 

@@ -3,10 +3,10 @@
 
 use mail::MessageId;
 
+use super::file::{Carried, File, number};
+use super::files::Listed;
+use super::search::{Readers, add};
 use crate::error::HistoryError;
-use crate::file::{Carried, File, number};
-use crate::files::Listed;
-use crate::query::{Readers, add};
 use crate::record;
 use crate::timeline::Story;
 
@@ -30,7 +30,8 @@ pub(crate) fn collect(old: &Listed, all: &[Listed]) -> Result<Carried, HistoryEr
         take(&file, id, &mut carried)?;
         if let Some((_, _, accepted)) = story.accepted {
             let at = accepted.message.received_at;
-            carried.first_at = Some(carried.first_at.map_or(at, |first| first.min(at)));
+            let (first, last) = carried.accepted.unwrap_or((at, at));
+            carried.accepted = Some((first.min(at), last.max(at)));
         }
     }
     Ok(carried)
@@ -47,7 +48,7 @@ fn candidates(file: &File) -> Result<Vec<MessageId>, HistoryError> {
         .query_map([], |row| row.get(0))?
         .collect()
     })?;
-    Ok(ids.into_iter().map(|id| MessageId(u64::try_from(id).unwrap_or(0))).collect())
+    Ok(ids.into_iter().map(|id| MessageId(id.cast_unsigned())).collect())
 }
 
 fn take(file: &File, id: MessageId, carried: &mut Carried) -> Result<(), HistoryError> {

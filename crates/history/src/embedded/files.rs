@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use jiff::civil::Date;
 use mail::Timestamp;
 
+use super::file::{File, Span};
+use crate::day;
 use crate::error::HistoryError;
-use crate::file::{File, Span};
 
 /// A file's place in time: `2026-11-24-001.db` is the first of that day in UTC. Files sort by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,15 +30,8 @@ impl Name {
 
     /// The end of its day.
     pub(crate) fn end(self) -> Timestamp {
-        let next = self.day.tomorrow().unwrap_or(self.day).to_zoned_datetime(jiff::tz::TimeZone::UTC);
-        Timestamp(next.map_or(i64::MAX, |z| z.timestamp().as_millisecond()))
+        day::begin(day::number(self.day) + 1)
     }
-}
-
-/// The day of a moment, in UTC.
-pub(crate) fn day_of(time: Timestamp) -> Date {
-    let instant = jiff::Timestamp::from_millisecond(time.millis()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    instant.to_zoned_datetime(jiff::tz::TimeZone::UTC).date()
 }
 
 /// A file that is read, as it was when it was listed; of the one that is written, only the name is sure.
@@ -128,7 +122,7 @@ mod tests {
         let name = Name::parse(Path::new("/x/2026-11-24-001.db")).unwrap();
         assert_eq!(name.file(), "2026-11-24-001.db");
         assert_eq!(name.end().to_string(), "2026-11-25T00:00:00.000Z");
-        assert_eq!(day_of(Timestamp(name.end().millis() - 1)), name.day);
+        assert_eq!(day::date(day::of(Timestamp(name.end().millis() - 1))), name.day);
         let big = Name { number: 1000, ..name };
         assert_eq!(Name::parse(Path::new(&big.file())), Some(big));
         for bad in [

@@ -6,26 +6,29 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use mail::{Clock, Event, Mono, Timestamp};
+use mail::{Clock, Event};
 use tokio::sync::oneshot;
 
-use crate::carry;
+use super::Shared;
+use super::carry;
+use super::file::File;
+use super::files::{self, Listed, Name};
+use super::transfer;
+use crate::batch::Batch;
+use crate::day;
 use crate::error::HistoryError;
-use crate::file::File;
-use crate::files::{self, Listed, Name, day_of};
-use crate::history::{Config, Shared};
+use crate::history::Config;
+use crate::raw::Record;
+use crate::trust::Trust;
 
 /// How often old files are looked for.
 const SWEEP: Duration = Duration::from_secs(600);
-/// A wall clock that goes so much faster or slower than time was set.
-const JUMP_MAX: Duration = Duration::from_secs(3600);
-/// So long after that nothing is dropped on its word: time for whoever set it wrong to notice.
-const DISTRUST: Duration = Duration::from_secs(86_400);
-
 /// What the thread is asked to do.
 pub(crate) enum Job {
     /// Append a batch.
     Append(Vec<(u64, Event)>, oneshot::Sender<Result<(), HistoryError>>),
+    /// Take rows of another engine.
+    Import(Vec<Record>, oneshot::Sender<Result<(), HistoryError>>),
     /// Forget which events are there: the outbox has been put back.
     Rewind,
     /// Drop what is too old, now.
@@ -38,10 +41,7 @@ pub(crate) struct Writer {
     dir: PathBuf,
     config: Config,
     clock: Clock,
-    /// Wall and monotonic time when it began, or when the clock was last set.
-    began: (Timestamp, Mono),
-    /// Nothing is dropped before.
-    distrusted_until: Mono,
+    trust: Trust,
     /// Oldest first; the last one is written, when `current` is open.
     files: Vec<Listed>,
     current: Option<File>,
@@ -59,9 +59,8 @@ impl Writer {
     ) -> Result<Self, HistoryError> {
         let files = files::list(&dir)?;
         let last = files.iter().map(|f| f.span.last).max().unwrap_or(0);
-        let began = (clock.now(), clock.mono());
-        let distrusted_until = Mono::default();
-        let writer = Self { dir, config, clock, began, distrusted_until, files, current: None, shared, last };
+        let trust = Trust::new(&clock);
+        let writer = Self { dir, config, clock, trust, files, current: None, shared, last };
         writer.publish();
         Ok(writer)
     }
@@ -74,6 +73,9 @@ impl Writer {
                 Ok(Job::Append(events, done)) => {
                     // Whoever asked may have gone; what is on disk is on disk.
                     let _ = done.send(self.append(events));
+                }
+                Ok(Job::Import(records, done)) => {
+                    let _ = done.send(self.import(records));
                 }
                 Ok(Job::Rewind) => self.last = 0,
                 Ok(Job::Sweep(done)) => {
@@ -93,9 +95,10 @@ impl Writer {
     fn append(&mut self, mut events: Vec<(u64, Event)>) -> Result<(), HistoryError> {
         events.retain(|(seq, _)| *seq > self.last);
         let Some(last) = events.iter().map(|(seq, _)| *seq).max() else { return Ok(()) };
+        let batch = Batch::new(events, |seq| seq).map_err(HistoryError::Encode)?;
         self.make_ready()?;
         let result = match &mut self.current {
-            Some(file) => file.append(&mut events),
+            Some(file) => file.append(&batch, last),
             None => Err(HistoryError::Closed),
         };
         match result {
@@ -103,7 +106,7 @@ impl Writer {
                 // Only this file is broken: the next takes the batch, and the relay goes on.
                 self.drop_damaged(&e);
                 self.make_ready()?;
-                self.current.as_mut().map_or(Err(HistoryError::Closed), |file| file.append(&mut events))?;
+                self.current.as_mut().map_or(Err(HistoryError::Closed), |file| file.append(&batch, last))?;
             }
             other => other?,
         }
@@ -115,7 +118,7 @@ impl Writer {
 
     /// Sees to it that the file of today is open and has room.
     fn make_ready(&mut self) -> Result<(), HistoryError> {
-        let today = day_of(self.clock.now());
+        let today = day::date(day::of(self.clock.now()));
         if self.current.is_none() {
             // After a start, the last file goes on when it is of today.
             if let Some(listed) = self.files.last().filter(|f| f.name.day >= today) {
@@ -164,10 +167,7 @@ impl Writer {
     /// Drops files that are older than what is kept; what they tell of messages that are still in the queue moves into
     /// the file that is written.
     fn sweep(&mut self) {
-        let now = self.clock.now();
-        if !self.clock_is_trusted(now) {
-            return;
-        }
+        let Some(now) = self.trust.now(&self.clock) else { return };
         while self.files.len() > 1 {
             let Some(oldest) =
                 self.files.first().filter(|f| f.name.end().plus(self.config.keep) <= now).cloned()
@@ -186,18 +186,6 @@ impl Writer {
             self.files.remove(0);
             self.publish();
         }
-    }
-
-    fn clock_is_trusted(&mut self, now: Timestamp) -> bool {
-        let mono = self.clock.mono();
-        let real = i64::try_from(mono.since(self.began.1).as_millis()).unwrap_or(i64::MAX);
-        let wall = now.millis() - self.began.0.millis();
-        if u128::from(wall.abs_diff(real)) > JUMP_MAX.as_millis() {
-            tracing::warn!(now = %now, "the clock was set: no history is dropped for a day");
-            self.began = (now, mono);
-            self.distrusted_until = mono.plus(DISTRUST);
-        }
-        mono >= self.distrusted_until
     }
 
     fn carry_over(&mut self, oldest: &Listed) -> Result<(), HistoryError> {
@@ -222,6 +210,37 @@ impl Writer {
         self.current.as_mut().map_or(Err(HistoryError::Closed), |file| file.adopt(&carried))?;
         self.refresh();
         Ok(())
+    }
+
+    /// Takes rows of another engine into the files of their days.
+    fn import(&mut self, records: Vec<Record>) -> Result<(), HistoryError> {
+        // Its file may be among those that are written here.
+        self.current = None;
+        for (day, records) in transfer::by_day(records) {
+            let date = day::date(day);
+            let place = self.files.iter().rposition(|f| f.name.day == date);
+            let place = match place {
+                Some(place) if self.files[place].bytes < self.config.file_size_max => place,
+                last => self.insert(files::fresh(&self.dir, date, last.map(|n| self.files[n].name)))?,
+            };
+            let same_day: Vec<Listed> = self.files.iter().filter(|f| f.name.day == date).cloned().collect();
+            let carried = transfer::missing(records, &same_day)?;
+            let listed = &mut self.files[place];
+            let mut file = File::open(&listed.path)?;
+            file.adopt(&carried)?;
+            (listed.span, listed.bytes) = (file.span()?, file.size()?);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Makes a new file and takes it into the list.
+    fn insert(&mut self, path: PathBuf) -> Result<usize, HistoryError> {
+        let file = File::create(&path)?;
+        let name = Name::parse(&path).ok_or_else(|| file.damaged("a name that is none of ours"))?;
+        let place = self.files.partition_point(|f| f.name < name);
+        self.files.insert(place, Listed { path, name, span: file.span()?, bytes: file.size()? });
+        Ok(place)
     }
 
     fn publish(&self) {

@@ -4,9 +4,9 @@ use std::fs::{DirBuilder, File as Plain, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::file::File;
+use super::files::Listed;
 use crate::error::HistoryError;
-use crate::file::File;
-use crate::files::Listed;
 
 /// Copies every file into `to`, which must not be there. How many octets it took.
 pub(crate) fn copy(files: &[Listed], to: &Path) -> Result<u64, HistoryError> {
