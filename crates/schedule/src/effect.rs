@@ -112,6 +112,15 @@ pub enum Effect {
         /// How many queues at most.
         n: usize,
     },
+    /// Ask [`crate::Scheduler::wishes`] soon, and not only when a second is over: something waits for a limit that all nodes
+    /// share.
+    Borrow,
+    /// The loan that this attempt was made on has run out: cut it off, now. It is settled as deferred, and its connection
+    /// reported as closed.
+    Cut {
+        /// What is attempted.
+        id: DeliveryId,
+    },
     /// Call [`crate::Scheduler::tick`] at this moment. Replaces the wake-up asked for before.
     Wake {
         /// When. Never more than half a minute away, as the wall clock may be set meanwhile.

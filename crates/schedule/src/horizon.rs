@@ -73,6 +73,15 @@ impl Scheduler {
         self.arm(now, out);
     }
 
+    /// In a cluster others put mail into the store, and give theirs back: asks the store anew what is due, from the beginning.
+    /// What is in memory stays there. To be said every few seconds, and when a node is gone.
+    pub fn look_again(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.seen = self.seen.max(now.mono);
+        self.lower_horizon(Timestamp(i64::MIN));
+        self.ask(now, out);
+        self.arm(now, out);
+    }
+
     /// Asks the store what lies behind the horizon, when that has come and there is room for the answer.
     pub(crate) fn ask(&mut self, now: Now, out: &mut Vec<Effect>) {
         if !self.wants_more() || self.horizon > now.wall || self.ask_again.is_some_and(|at| at > now.mono) {

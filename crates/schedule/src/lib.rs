@@ -61,6 +61,7 @@ mod restore;
 mod rules;
 mod saved;
 mod scheduler;
+mod share;
 mod signal;
 mod site;
 mod snapshot;
@@ -81,6 +82,7 @@ pub use policy::{
 pub use providers::{Provider, ProviderView, Providers, ProvidersError, ReplyView};
 pub use saved::{SavedCause, SavedClock, SavedPath, SavedState};
 pub use scheduler::Scheduler;
+pub use share::{Granted, Wish};
 pub use signal::{Advice, Judgement, Signal};
 pub use snapshot::{PathView, QueueView, SiteView, Snapshot, Totals, WarmupView};
 pub use traffic::{Rate, RateError, Traffic};

@@ -13,6 +13,7 @@ mod memory;
 mod paging;
 mod reports;
 mod settle;
+mod sharing;
 mod worker;
 
 use std::collections::HashMap;
@@ -91,6 +92,8 @@ struct Inner {
     locating: tokio::sync::Semaphore,
     /// Deliveries to be answered. The scheduler bounds how many there are.
     answers: mpsc::UnboundedSender<Answer>,
+    /// Limits that all nodes share.
+    sharing: sharing::Sharing,
     tasks: TaskTracker,
     stopping: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -167,6 +170,7 @@ impl Driver {
             attempts: attempts.map(Arc::new),
             locating: tokio::sync::Semaphore::new(LOCATING_MAX),
             answers,
+            sharing: sharing::Sharing::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
@@ -294,6 +298,8 @@ impl Driver {
                 Effect::CloseIdle { path } => {
                     core.tell_idle(&path, || Order::Close);
                 }
+                Effect::Borrow => self.0.sharing.wanted(),
+                Effect::Cut { id } => self.0.sharing.cut(id),
                 Effect::Wake { at } => {
                     core.wake_at = Some(at);
                     self.0.rearmed.notify_one();

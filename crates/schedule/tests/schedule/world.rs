@@ -165,6 +165,7 @@ impl World {
                 assert!(self.horizon.is_none(), "asked twice at a time");
                 self.horizon = Some((after, n, None));
             }
+            Effect::Borrow | Effect::Cut { .. } => unreachable!("nothing is shared here"),
             Effect::Wake { at } => {
                 assert!(at.since(self.now.mono) <= Duration::from_secs(30));
                 self.wake = Some(at);
