@@ -16,6 +16,7 @@ mod observer;
 mod role;
 mod schema;
 mod share;
+mod survey;
 
 pub use borrow::{Borrow, Grant, Wish};
 pub use error::ClusterError;
@@ -25,6 +26,7 @@ pub use node::{Node, NodeState, Token, forget, nodes, set_draining};
 pub use observer::{Observer, Sight};
 pub use role::Elected;
 pub use share::{Claim, share};
+pub use survey::{Holder, Survey, survey};
 
 use std::time::Duration;
 
