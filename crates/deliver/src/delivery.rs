@@ -9,6 +9,7 @@ use store::PendingRecipient;
 use crate::failover;
 use crate::link::{Job, Link};
 use crate::open::Connection;
+use crate::permit::withheld;
 use crate::settings::Settings;
 use crate::smarthost::{self, LoginSource, SmartHost};
 use crate::target::Wanted;
@@ -63,11 +64,15 @@ impl<'a> Delivery<'a> {
                 Ok(connection) => connection,
                 Err(outcome) => return self.no_way(&mut left, attempt, outcome),
             };
+            // Otherwise it would be found out at the end of the content.
+            if !self.link.engine.permit().is_given() {
+                return settle(all, &mut left, &mut attempt.outcomes, &withheld());
+            }
             attempt.dsn = connection.session.capabilities().dsn;
             let before = attempt.outcomes.len();
             let (engine, prepared) = (self.link.engine.clone(), &mut self.link.prepared);
             let lost = connection
-                .transact(self.job, prepared, &mut left, &mut attempt.outcomes, engine.clock())
+                .transact(self.job, prepared, &mut left, &mut attempt.outcomes, &engine)
                 .await;
             self.link.record = std::mem::take(connection.session.transcript());
             self.link.latency = connection.latency.or(self.link.latency);

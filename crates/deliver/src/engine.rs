@@ -9,6 +9,7 @@ use mail::{Clock, Destination, Site, SourceName};
 use crate::hosts::Hosts;
 use crate::link::Link;
 use crate::locate::{self, Located};
+use crate::permit::Permit;
 use crate::reuse::Known;
 use crate::settings::Settings;
 use crate::smarthost::{SmartHostHealth, SmartHosts};
@@ -20,12 +21,15 @@ pub struct EngineConfig {
     pub settings: Settings,
     /// The clock.
     pub clock: Clock,
+    /// Whether messages may be completed.
+    pub permit: Permit,
 }
 
 /// What all links share: settings, clock, and what is remembered of hosts.
 pub struct Engine {
     settings: ArcSwap<Settings>,
     clock: Clock,
+    permit: Permit,
     smarthosts: SmartHosts,
     hosts: Hosts,
     known: Known,
@@ -39,6 +43,7 @@ impl Engine {
         Arc::new(Self {
             settings,
             clock: config.clock,
+            permit: config.permit,
             smarthosts,
             hosts: Hosts::default(),
             known: Known::default(),
@@ -86,6 +91,10 @@ impl Engine {
     /// What was found out about hosts and the domains they serve.
     pub(crate) fn known(&self) -> &Known {
         &self.known
+    }
+
+    pub(crate) fn permit(&self) -> &Permit {
+        &self.permit
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -24,6 +24,7 @@ mod locate;
 mod look;
 mod maildir;
 mod open;
+mod permit;
 mod probe;
 mod reuse;
 mod security;
@@ -40,6 +41,7 @@ pub use engine::{Engine, EngineConfig};
 pub use https::{HttpsUrl, HttpsUrlError, post_tls_report};
 pub use link::{Job, Link};
 pub use locate::Located;
+pub use permit::{Permit, withheld};
 pub use probe::{ProbeReport, ProbeStep, probe};
 pub use security::{
     FailureDetail, FailureSeen, OTHER, OverrideLevel, OverrideLevelError, PolicySeen, PolicyType, ResultType,

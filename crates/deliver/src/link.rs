@@ -11,6 +11,7 @@ use crate::delivery::Delivery;
 use crate::engine::Engine;
 use crate::maildir;
 use crate::open::Connection;
+use crate::permit::withheld;
 use crate::settings::Settings;
 use crate::transact::{Prepared, settle};
 
@@ -129,7 +130,8 @@ impl Link {
             Destination::Discard => self.by_our_word(job, &mut attempt, &discarded()),
             Destination::Sandbox => self.by_our_word(job, &mut attempt, &not_to_be_sent()),
             Destination::Maildir(template) => {
-                maildir::deliver(template, &self.engine.settings().hostname, job, &mut attempt).await;
+                let hostname = Arc::clone(&self.engine.settings().hostname);
+                maildir::deliver(template, &hostname, job, &mut attempt, self.engine.permit()).await;
             }
             _ => self.by_session(job, &mut attempt, started).await,
         }
@@ -144,6 +146,8 @@ impl Link {
     }
 
     fn by_our_word(&mut self, job: &Job, attempt: &mut Attempt, outcome: &Outcome) {
+        let withheld = withheld();
+        let outcome = if self.engine.permit().is_given() { outcome } else { &withheld };
         let mut all = (0..job.waiting.recipients.len()).collect();
         settle(&job.waiting.recipients, &mut all, &mut attempt.outcomes, outcome);
         self.record.note(&outcome.text);

@@ -12,6 +12,7 @@ use mail::{Address, Attempt, Disposition, EnhancedStatus, HeaderScan, Outcome, R
 use store::Content;
 
 use crate::link::Job;
+use crate::permit::{Permit, withheld};
 
 /// Only the owner may read mail.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -32,7 +33,13 @@ struct Copy {
 }
 
 /// Delivers to the mailbox of each recipient.
-pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: &mut Attempt) {
+pub(crate) async fn deliver(
+    template: &str,
+    hostname: &str,
+    job: &Job,
+    attempt: &mut Attempt,
+    permit: &Permit,
+) {
     let delivered_to = match job.content.read_all_up_to(HEADERS_MAX).await {
         Ok(start) => HeaderScan::of(&start).delivered_to,
         Err(error) => {
@@ -65,10 +72,10 @@ pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: 
     if let Some(first) = copies.first() {
         attempt.remote = Some(Remote { name: first.mailbox.display().to_string(), address: None });
     }
-    let content = job.content.clone();
+    let (content, permit) = (job.content.clone(), permit.clone());
     let numbers: Vec<u16> = copies.iter().map(|copy| copy.recipient).collect();
     let written = tokio::task::spawn_blocking(move || {
-        copies.iter().map(|copy| copy.write(&content)).collect::<Vec<Outcome>>()
+        copies.iter().map(|copy| copy.write(&content, &permit)).collect::<Vec<Outcome>>()
     });
     let outcomes = written.await.unwrap_or_else(|error| {
         let text = format!("writing to the mailbox failed: {error}; this is a bug in Posthouse");
@@ -79,9 +86,10 @@ pub(crate) async fn deliver(template: &str, hostname: &str, job: &Job, attempt: 
 }
 
 impl Copy {
-    fn write(&self, content: &Content) -> Outcome {
-        match self.try_write(content) {
-            Ok(file) => {
+    fn write(&self, content: &Content, permit: &Permit) -> Outcome {
+        match self.try_write(content, permit) {
+            Ok(None) => withheld(),
+            Ok(Some(file)) => {
                 let text = format!("written to {}", file.display());
                 Outcome::own(Disposition::Delivered, EnhancedStatus::new(2, 0, 0), text)
             }
@@ -89,21 +97,24 @@ impl Copy {
         }
     }
 
-    fn try_write(&self, content: &Content) -> io::Result<PathBuf> {
+    /// Where it is; none when the permit was missing.
+    fn try_write(&self, content: &Content, permit: &Permit) -> io::Result<Option<PathBuf>> {
         let (tmp, new) = (self.mailbox.join("tmp"), self.mailbox.join("new"));
         for directory in [&tmp, &new, &self.mailbox.join("cur")] {
             make_directory(directory)?;
         }
         let (from, to) = (tmp.join(&self.name), new.join(&self.name));
-        let moved = self.fill(&from, content).and_then(|()| std::fs::rename(&from, &to));
-        if let Err(error) = moved {
+        let moved = self.fill(&from, content).and_then(|()| {
+            if permit.is_given() { std::fs::rename(&from, &to).map(|()| true) } else { Ok(false) }
+        });
+        if !matches!(moved, Ok(true)) {
             if let Err(error) = std::fs::remove_file(&from) {
                 tracing::debug!(%error, path = %from.display(), "an unfinished file stays behind");
             }
-            return Err(error);
+            return moved.map(|_| None);
         }
         File::open(&new)?.sync_all()?;
-        Ok(to)
+        Ok(Some(to))
     }
 
     fn fill(&self, path: &Path, content: &Content) -> io::Result<()> {

@@ -12,8 +12,10 @@ use smtp::client::{Lost, Results, Sending, Step};
 use smtp::stuffing::encode::{self, DotEncoder, Forbidden};
 use store::{Content, PendingRecipient};
 
+use crate::engine::Engine;
 use crate::link::Job;
 use crate::open::Connection;
+use crate::permit::{Permit, withheld};
 use crate::settings::Timeouts;
 use crate::wire::{Patience, Wire};
 
@@ -86,7 +88,7 @@ impl Connection {
         prepared: &mut Prepared,
         left: &mut Vec<usize>,
         outcomes: &mut Vec<RecipientOutcome>,
-        clock: &Clock,
+        engine: &Engine,
     ) -> Option<Lost> {
         let Job { waiting, content, .. } = job;
         let all = &waiting.recipients;
@@ -106,7 +108,7 @@ impl Connection {
                 return None;
             }
         };
-        let (lost, latency) = self.drive(content, prepared, clock).await;
+        let (lost, latency) = self.drive(content, prepared, engine.clock(), engine.permit()).await;
         self.latency = latency;
         let mut results = Results { outcomes: std::mem::take(outcomes), postponed: Vec::new() };
         self.session.results(&mut results);
@@ -126,6 +128,7 @@ impl Connection {
         content: &Content,
         prepared: &mut Prepared,
         clock: &Clock,
+        permit: &Permit,
     ) -> (Option<Lost>, Option<Duration>) {
         let Self { wire, session, settings, .. } = self;
         let mut patience = Patience::new(clock, &settings.timeouts);
@@ -134,6 +137,10 @@ impl Connection {
             let step = session.input(&mut wire.input);
             // A chunk goes out with the next write, what goes by DATA is out when it comes to reading.
             if content_out.is_none() && session.content_is_out() && matches!(step, Ok(Step::Read(_))) {
+                if !session.output().is_empty() && !permit.is_given() {
+                    session.withdraw(&withheld());
+                    return (None, None);
+                }
                 content_out = Some(clock.mono());
             }
             let lost = match step {
@@ -142,7 +149,7 @@ impl Connection {
                     Ok(limit) => wire.exchange(session.output(), limit).await,
                     Err(lost) => Err(lost),
                 },
-                Ok(Step::Content) => match send(wire, content, prepared, &settings.timeouts).await {
+                Ok(Step::Content) => match send(wire, content, prepared, &settings.timeouts, permit).await {
                     Ok(()) => {
                         session.content_sent(content.len());
                         Ok(())
@@ -169,7 +176,7 @@ impl Connection {
     pub(crate) async fn ask(&mut self, recipient: &mail::Recipient, clock: &Clock) -> Option<Outcome> {
         self.session.ask(recipient);
         let nothing = Content::Memory(bytes::Bytes::new());
-        let (lost, _) = self.drive(&nothing, &mut Prepared::default(), clock).await;
+        let (lost, _) = self.drive(&nothing, &mut Prepared::default(), clock, &Permit::always()).await;
         tracing::trace!(?lost, "asked about a recipient");
         let mut results = Results::default();
         self.session.results(&mut results);
@@ -198,7 +205,7 @@ pub(crate) fn settle(
 
 /// Why content did not go out.
 enum Unsent {
-    /// It is the content's fault, or our disk's.
+    /// It is the content's fault, our disk's, or this node may not complete it.
     Content(Outcome),
     /// It is the connection's.
     Lost(Lost),
@@ -209,8 +216,11 @@ async fn send(
     content: &Content,
     prepared: &mut Prepared,
     timeouts: &Timeouts,
+    permit: &Permit,
 ) -> Result<(), Unsent> {
+    let may_complete = || if permit.is_given() { Ok(()) } else { Err(Unsent::Content(withheld())) };
     if let Some(encoded) = prepared.encoded() {
+        may_complete()?;
         return wire.write(encoded, timeouts.block).await.map_err(Unsent::Lost);
     }
     let out = &mut prepared.spare;
@@ -225,6 +235,7 @@ async fn send(
         let is_last = offset >= content.len();
         if is_last {
             encoder.clone().finish(out).map_err(unsendable)?;
+            may_complete()?;
         }
         wire.write(out, timeouts.block).await.map_err(Unsent::Lost)?;
         if is_last {

@@ -164,7 +164,7 @@ impl Acme {
 
     /// Keeps `tls` supplied with a valid certificate until `shutdown`. Never fails: every failure is logged with what
     /// the ACME server said, and tried again later.
-    pub async fn run(self, tls: ServerTls, client: ClientTls, clock: Clock, shutdown: CancellationToken) {
+    pub async fn run(&self, tls: ServerTls, client: ClientTls, clock: Clock, shutdown: CancellationToken) {
         let work = async {
             tokio::join!(self.responder.serve(&self.listener), self.renew(&tls, &client, &clock));
         };

@@ -20,7 +20,7 @@ pub(crate) const TOO_MANY_FROM_CLIENT: &[u8] =
 /// Serves one listener until `shutdown`; returns once its last session is over. A session that has a transaction open
 /// finishes it first.
 pub async fn serve<B: Backend>(
-    listener: net::Listener,
+    listener: Arc<net::Listener>,
     config: ListenerConfig,
     backend: B,
     shutdown: CancellationToken,

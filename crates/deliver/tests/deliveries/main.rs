@@ -15,6 +15,7 @@ mod failover;
 mod files;
 mod odd_peers;
 mod peer;
+mod permit;
 mod postfix;
 mod reuse;
 mod sink;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deliver::{Engine, EngineConfig, Job, Link, Settings, Timeouts};
+use deliver::{Engine, EngineConfig, Job, Link, Permit, Settings, Timeouts};
 use mail::{
     Address, Attempt, Body, Clock, Destination, Disposition, HostPort, Message, OrgId, Origin, Protocol,
     QueueKey, Recipient, Site, Stream, default_source,
@@ -38,6 +38,15 @@ impl Rig {
 
     /// With settings of its own. At first: short time-outs, loopback allowed, no DNS.
     pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::made(change, Permit::always())
+    }
+
+    /// Of a node that may complete what `permit` says.
+    pub(crate) fn permitted(permit: Permit) -> Self {
+        Self::made(|_| {}, permit)
+    }
+
+    fn made(change: impl FnOnce(&mut Settings), permit: Permit) -> Self {
         let dir = TempDir::new().unwrap();
         let clock = Clock::system();
         let config = Config { disk_reserve: 0, ..Config::new(dir.path().join("store")) };
@@ -49,7 +58,7 @@ impl Rig {
         settings.timeouts = short();
         settings.smarthosts = HashMap::new();
         change(&mut settings);
-        Self { engine: Engine::new(EngineConfig { settings, clock }), store, dir }
+        Self { engine: Engine::new(EngineConfig { settings, clock, permit }), store, dir }
     }
 
     /// A job with the letter above.

@@ -105,7 +105,8 @@ impl Relay {
         let client = ClientTls::new(&trust, Clock::system()).unwrap();
         let shutdown = CancellationToken::new();
         let acme = Acme::bind(config).unwrap();
-        let task = tokio::spawn(acme.run(tls.clone(), client, Clock::system(), shutdown.clone()));
+        let (serving, stop) = (tls.clone(), shutdown.clone());
+        let task = tokio::spawn(async move { acme.run(serving, client, Clock::system(), stop).await });
         Self { tls, shutdown, task }
     }
 
