@@ -133,8 +133,8 @@ impl History {
         }
     }
 
-    /// Drops what is older than what is kept, in PostgreSQL if this node may. Happens by itself every ten minutes, with
-    /// files also whenever a new one begins.
+    /// Drops what is older than what is kept, in PostgreSQL if this node may; there it also tidies what this node wrote.
+    /// Happens by itself every ten minutes, with files also whenever a new one begins.
     ///
     /// # Errors
     /// When the history is closed, or PostgreSQL cannot be asked.

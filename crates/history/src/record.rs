@@ -13,6 +13,15 @@ const ZSTD_LEVEL: i32 = 3;
 /// The longest transcript that is unpacked; a guard against damage.
 const TRANSCRIPT_MAX: usize = 16 << 20;
 
+/// In a number, the bits above these say which node's outbox it is from; none of them in an outbox that is not one of
+/// several.
+pub(crate) const NODE_SHIFT: u32 = 48;
+
+/// A number of an outbox, told apart from those of other outboxes.
+pub(crate) fn number(node: u16, seq: u64) -> u64 {
+    u64::from(node) << NODE_SHIFT | seq & ((1 << NODE_SHIFT) - 1)
+}
+
 /// A row is not what was written.
 #[derive(Debug)]
 pub(crate) struct Bad(pub(crate) String);

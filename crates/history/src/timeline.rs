@@ -1,10 +1,11 @@
 //! A message's story, put together from its row and its events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use mail::{Accepted, Attempt, Disposition, Event, EventKind, MessageId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::record::NODE_SHIFT;
 use crate::view::{AcceptedView, AttemptView, RecipientView, Step, Timeline, What};
 
 /// Where a recipient stands.
@@ -60,14 +61,12 @@ impl Story {
 
     /// Puts the events in order and drops what was told twice, as after a restore from a backup.
     fn order(&mut self) {
-        self.events.sort_by_key(|(seq, _)| *seq);
         let mut at_same_time: HashMap<Timestamp, Vec<usize>> = HashMap::new();
-        let events = std::mem::take(&mut self.events);
-        for (seq, event) in events {
+        for (number, event) in in_order(std::mem::take(&mut self.events)) {
             let known = at_same_time.entry(event.at).or_default();
             if !known.iter().any(|n| self.events[*n].1 == event) {
                 known.push(self.events.len());
-                self.events.push((seq, event));
+                self.events.push((number, event));
             }
         }
     }
@@ -91,6 +90,29 @@ impl Story {
         }
         Timeline { id, accepted: accepted.map(AcceptedView::new), steps, recipients: standing.recipients }
     }
+}
+
+/// The order that events of several nodes have happened in, as well as their clocks agree: each node's as it numbered
+/// them, and of what the nodes tell next always the earliest.
+fn in_order(mut events: Vec<(u64, Event)>) -> Vec<(u64, Event)> {
+    events.sort_by_key(|(number, _)| *number);
+    let node = |number: u64| number >> NODE_SHIFT;
+    if events.first().map(|e| node(e.0)) == events.last().map(|e| node(e.0)) {
+        return events;
+    }
+    let mut nodes: Vec<VecDeque<(u64, Event)>> = Vec::new();
+    for event in events {
+        match nodes.last_mut().filter(|n| n.back().is_some_and(|last| node(last.0) == node(event.0))) {
+            Some(same) => same.push_back(event),
+            None => nodes.push(VecDeque::from([event])),
+        }
+    }
+    let next = |nodes: &mut Vec<VecDeque<(u64, Event)>>| {
+        let earliest =
+            nodes.iter_mut().min_by_key(|n| n.front().map_or(Timestamp(i64::MAX), |(_, e)| e.at))?;
+        earliest.pop_front()
+    };
+    std::iter::from_fn(|| next(&mut nodes)).collect()
 }
 
 fn what(event: &Event, name: impl Fn(u16) -> String) -> Option<What> {

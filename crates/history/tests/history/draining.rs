@@ -11,6 +11,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::*;
+use crate::engine::{Engine, on_both};
+
+on_both!(
+    everything_is_copied_in_few_batches_and_then_deleted,
+    failures_are_tried_again_and_the_lag_is_told,
+    after_a_crash_nothing_is_told_twice_and_after_a_restore_nothing_is_lost,
+);
 
 #[derive(Clone)]
 struct Outbox(Arc<Inner>);
@@ -83,11 +90,9 @@ async fn until(what: impl Fn() -> bool) {
     .expect("in time");
 }
 
-#[tokio::test]
-async fn everything_is_copied_in_few_batches_and_then_deleted() {
-    let dir = tempfile::tempdir().unwrap();
+async fn everything_is_copied_in_few_batches_and_then_deleted(engine: Engine) {
     let clock = ManualClock::new(START);
-    let (history, outbox, shutdown) = (open(&dir, &clock), Outbox::new(0), CancellationToken::new());
+    let (history, outbox, shutdown) = (engine.open(&clock).await, Outbox::new(0), CancellationToken::new());
     *outbox.0.history.lock() = Some(history.clone());
     let task = tokio::spawn(drain(outbox.clone(), history.clone(), shutdown.clone()));
     // A lone client: one message after the other.
@@ -114,11 +119,9 @@ async fn everything_is_copied_in_few_batches_and_then_deleted() {
     assert_eq!((history.stats().last, outbox.waiting()), (5010, 0));
 }
 
-#[tokio::test]
-async fn failures_are_tried_again_and_the_lag_is_told() {
-    let dir = tempfile::tempdir().unwrap();
+async fn failures_are_tried_again_and_the_lag_is_told(engine: Engine) {
     let clock = ManualClock::new(START);
-    let (history, outbox, shutdown) = (open(&dir, &clock), Outbox::new(0), CancellationToken::new());
+    let (history, outbox, shutdown) = (engine.open(&clock).await, Outbox::new(0), CancellationToken::new());
     outbox.0.fail.store(true, Ordering::Relaxed);
     let task = tokio::spawn(drain(outbox.clone(), history.clone(), shutdown.clone()));
     for n in 1..=20 {
@@ -133,11 +136,9 @@ async fn failures_are_tried_again_and_the_lag_is_told() {
     task.await.unwrap();
 }
 
-#[tokio::test]
-async fn after_a_crash_nothing_is_told_twice_and_after_a_restore_nothing_is_lost() {
-    let dir = tempfile::tempdir().unwrap();
+async fn after_a_crash_nothing_is_told_twice_and_after_a_restore_nothing_is_lost(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let outbox = Outbox::new(0);
     for n in 1..=10 {
         outbox.put(event(n));
@@ -154,7 +155,7 @@ async fn after_a_crash_nothing_is_told_twice_and_after_a_restore_nothing_is_lost
         task.await.unwrap();
     };
     run(&outbox).await;
-    assert_eq!((count(&dir, "message"), count(&dir, "event")), (10, 0));
+    assert_eq!((engine.rows("message"), engine.rows("event")), (10, 0));
 
     // A backup of the store is put back: its outbox is older, tells some again, and gives numbers again.
     let restored = Outbox::new(0);

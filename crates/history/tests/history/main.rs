@@ -5,7 +5,10 @@
 mod backup;
 mod common;
 mod draining;
+mod engine;
 mod faults;
 mod model;
+mod postgres;
 mod retention;
 mod tracing;
+mod transfer;

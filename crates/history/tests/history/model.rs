@@ -5,6 +5,7 @@ use mail::{Disposition, Event, EventKind, ManualClock, MessageId, Timestamp};
 use proptest::prelude::*;
 
 use crate::common::*;
+use crate::engine::Engine;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -51,7 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// All events so far, those of the open batch, and those of the last one.
 struct World {
-    dir: tempfile::TempDir,
+    engine: Engine,
     clock: ManualClock,
     history: History,
     events: Vec<Event>,
@@ -61,12 +62,11 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    async fn new(engine: Engine) -> Self {
         let clock = ManualClock::new(START);
         // Small files, so that there are several.
-        let history = open_with(&dir, &clock, Config { file_size_max: 60_000, ..Config::default() });
-        Self { dir, clock, history, events: vec![], batch: vec![], last: vec![], ids: vec![] }
+        let history = engine.open_with(&clock, Config { file_size_max: 60_000, ..Config::default() }).await;
+        Self { engine, clock, history, events: vec![], batch: vec![], last: vec![], ids: vec![] }
     }
 
     fn now(&self) -> Timestamp {
@@ -112,8 +112,8 @@ impl World {
             Step::Again => self.history.append(self.last.clone()).await.unwrap(),
             Step::Restart => {
                 self.history.close().await;
-                self.history =
-                    open_with(&self.dir, &self.clock, Config { file_size_max: 60_000, ..Config::default() });
+                let config = Config { file_size_max: 60_000, ..Config::default() };
+                self.history = self.engine.open_with(&self.clock, config).await;
             }
             Step::NextDay => self.clock.advance(DAY),
         }
@@ -166,19 +166,34 @@ impl World {
     }
 }
 
+/// Plays the steps and compares.
+fn play(steps: &[Step], engine: Engine) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut world = World::new(engine).await;
+        for step in steps {
+            world.take(step).await;
+        }
+        world.flush().await;
+        world.check().await;
+        // Every row, through the other engine and back, is the same history.
+        crate::transfer::there_and_back(&world.engine, &world.history, &world.clock).await;
+        world.history.close().await;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
-    fn the_history_tells_what_a_list_would(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let mut world = World::new();
-            for step in &steps {
-                world.take(step).await;
-            }
-            world.flush().await;
-            world.check().await;
-            world.history.close().await;
-        });
+    fn the_files_tell_what_a_list_would(steps in steps()) {
+        play(&steps, Engine::files());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #[test]
+    fn the_tables_tell_what_a_list_would(steps in steps()) {
+        play(&steps, Engine::postgres());
     }
 }

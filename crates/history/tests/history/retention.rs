@@ -4,6 +4,9 @@ use history::{Config, End, TraceQuery};
 use mail::{Disposition, Event, EventKind, ManualClock};
 
 use crate::common::*;
+use crate::engine::{Engine, on_both};
+
+on_both!(old_files_go_whole_but_what_is_in_the_queue_stays_findable, a_clock_that_was_set_drops_nothing,);
 
 fn sent_to(address: &str) -> TraceQuery {
     TraceQuery { recipient: Some(address.into()), ..TraceQuery::default() }
@@ -66,12 +69,10 @@ async fn a_file_a_day_and_a_new_one_at_the_size_limit() {
     assert_eq!(history.trace(sent_to("z@example.org")).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable() {
-    let dir = tempfile::tempdir().unwrap();
+async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable(engine: Engine) {
     let clock = ManualClock::new(START);
     let keep = DAY * 2;
-    let history = open_with(&dir, &clock, Config { keep, ..Config::default() });
+    let history = engine.open_with(&clock, Config { keep, ..Config::default() }).await;
     let by = || "root (uid 0)".to_owned();
     let now = || clock.clock().now();
     let ids = [1, 2, 3, 4, 5].map(|n| id(START, n));
@@ -97,9 +98,9 @@ async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable() {
     history.append(vec![(11, attempt(later, now(), &[(0, Disposition::Delivered)]))]).await.unwrap();
     clock.advance(DAY);
     history.append(vec![(12, attempt(held, now(), &[(0, Disposition::Deferred)]))]).await.unwrap();
-    assert_eq!(files(&dir).len(), 3);
+    assert_eq!(engine.days(), 3);
     history.sweep().await.unwrap();
-    assert_eq!(files(&dir).len(), 3, "the first day has not been over for two days");
+    assert_eq!(engine.days(), 3, "the first day has not been over for two days");
 
     // Four days on, nothing but the newest file is left, and all that is told of those in the queue.
     for day in 0..4u64 {
@@ -107,7 +108,7 @@ async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable() {
         history.append(vec![(13 + day, attempt(held, now(), &[(0, Disposition::Deferred)]))]).await.unwrap();
     }
     history.sweep().await.unwrap();
-    assert_eq!(files(&dir).len(), 3, "{:?}", files(&dir));
+    assert_eq!(engine.days(), 3);
     assert!(history.trace(sent_to("done@example.org")).await.unwrap().is_empty());
     assert!(history.trace(sent_to("later@example.org")).await.unwrap().is_empty());
     for (id, address, end, steps) in [
@@ -137,16 +138,15 @@ async fn old_files_go_whole_but_what_is_in_the_queue_stays_findable() {
         let other = id(now(), 0);
         let event = accepted(message(other, now(), "x@example.com", None), &["x@example.org"]);
         history.append(vec![(18 + n, event)]).await.unwrap();
+        history.sweep().await.unwrap();
     }
     assert!(history.trace(sent_to("held@example.org")).await.unwrap().is_empty());
     assert_eq!(history.trace(sent_to("deferred@example.org")).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_clock_that_was_set_drops_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+async fn a_clock_that_was_set_drops_nothing(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open_with(&dir, &clock, Config { keep: DAY, ..Config::default() });
+    let history = engine.open_with(&clock, Config { keep: DAY, ..Config::default() }).await;
     let it = id(START, 1);
     history
         .append(vec![
@@ -163,12 +163,12 @@ async fn a_clock_that_was_set_drops_nothing() {
         .await
         .unwrap();
     history.sweep().await.unwrap();
-    assert_eq!(files(&dir).len(), 2);
+    assert_eq!(engine.days(), 2);
     assert_eq!(history.trace(sent_to("bob@example.org")).await.unwrap().len(), 1);
     // Set right again, it is believed after a day.
     clock.jump_to(START);
     history.sweep().await.unwrap();
     clock.advance(DAY * 3);
     history.sweep().await.unwrap();
-    assert_eq!(files(&dir).len(), 1);
+    assert_eq!(engine.days(), 1);
 }

@@ -4,16 +4,23 @@ use history::{End, TraceQuery, What};
 use mail::{Disposition, Event, EventKind, ManualClock, MessageId, ReportKind, Timestamp};
 
 use crate::common::*;
+use crate::engine::{Engine, on_both};
+
+on_both!(
+    a_message_that_goes_through_at_once_is_one_row,
+    a_long_story_in_its_order,
+    every_way_to_ask,
+    what_was_appended_is_found_again_after_a_restart_and_never_twice,
+    an_alias_is_found_and_a_late_bounce_ends_a_delivery,
+);
 
 fn by_text(text: &str) -> TraceQuery {
     TraceQuery { text: Some(text.into()), ..TraceQuery::default() }
 }
 
-#[tokio::test]
-async fn a_message_that_goes_through_at_once_is_one_row() {
-    let dir = tempfile::tempdir().unwrap();
+async fn a_message_that_goes_through_at_once_is_one_row(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let (one, two) = (id(START, 1), id(START, 2));
     let later = START.plus(std::time::Duration::from_millis(40));
     history
@@ -36,7 +43,7 @@ async fn a_message_that_goes_through_at_once_is_one_row() {
         .unwrap();
     // The second half comes with the next batch.
     history.append(vec![(5, attempt(two, later, &[(1, Disposition::Delivered)]))]).await.unwrap();
-    assert_eq!((count(&dir, "message"), count(&dir, "event")), (2, 0));
+    assert_eq!((engine.rows("message"), engine.rows("event")), (2, 0));
 
     let found = history.trace(by_text("ann@example.com")).await.unwrap();
     assert_eq!(found.iter().map(|t| t.id).collect::<Vec<_>>(), [two, one]);
@@ -59,11 +66,9 @@ async fn a_message_that_goes_through_at_once_is_one_row() {
     );
 }
 
-#[tokio::test]
-async fn a_long_story_in_its_order() {
-    let dir = tempfile::tempdir().unwrap();
+async fn a_long_story_in_its_order(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let it = id(START, 1);
     let report = id(START, 9);
     let to = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"];
@@ -129,11 +134,9 @@ async fn a_long_story_in_its_order() {
     );
 }
 
-#[tokio::test]
-async fn every_way_to_ask() {
-    let dir = tempfile::tempdir().unwrap();
+async fn every_way_to_ask(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let at = |n: u64| START.plus(std::time::Duration::from_secs(n * 60));
     let mut batch = Vec::new();
     for (n, sender, message_id, to) in [
@@ -198,11 +201,9 @@ async fn every_way_to_ask() {
     assert!(history.trace(by_text(&MessageId(77).to_string())).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn what_was_appended_is_found_again_after_a_restart_and_never_twice() {
-    let dir = tempfile::tempdir().unwrap();
+async fn what_was_appended_is_found_again_after_a_restart_and_never_twice(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let batch = |from: u64| -> Vec<(u64, Event)> {
         (from..from + 10)
             .map(|n| {
@@ -222,23 +223,20 @@ async fn what_was_appended_is_found_again_after_a_restart_and_never_twice() {
     assert!(history.append(batch(12)).await.is_err());
     assert_eq!(history.trace(by_text("ann@example.com")).await.unwrap().len(), 5, "reading goes on");
 
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     assert_eq!(history.stats().last, 11);
     // The outbox tells of the last ones again, as its deletion was lost.
     history.append(batch(6)).await.unwrap();
     assert_eq!(history.stats().last, 15);
-    assert_eq!((count(&dir, "message"), count(&dir, "event")), (7, 7));
+    assert_eq!((engine.rows("message"), engine.rows("event")), (7, 7));
     for timeline in history.trace(by_text("ann@example.com")).await.unwrap() {
         assert_eq!((timeline.steps.len(), timeline.recipients[0].attempts), (1, 1));
     }
-    assert_eq!(history.stats().files, 1);
 }
 
-#[tokio::test]
-async fn an_alias_is_found_and_a_late_bounce_ends_a_delivery() {
-    let dir = tempfile::tempdir().unwrap();
+async fn an_alias_is_found_and_a_late_bounce_ends_a_delivery(engine: Engine) {
     let clock = ManualClock::new(START);
-    let history = open(&dir, &clock);
+    let history = engine.open(&clock).await;
     let one = id(START, 1);
     let mut first = accepted(message(one, START, "ann@example.com", None), &["bob@example.org"]);
     let EventKind::Accepted(told) = &mut first.kind else { panic!() };
