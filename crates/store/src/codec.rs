@@ -233,7 +233,7 @@ pub(crate) fn encode<T: Serialize>(value: &T, scratch: &mut Vec<u8>) -> usize {
     scratch.len()
 }
 
-fn decode<T: DeserializeOwned>(blob: &[u8]) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(blob: &[u8]) -> Result<T> {
     match blob.split_first() {
         // The forms differ in messages and events alone, which are looked at before.
         Some((&(FORM_1 | FORMAT), rest)) => postcard::from_bytes(rest).map_err(unreadable),

@@ -6,6 +6,7 @@ use mail::{
     DeliveryId, Destination, Message, MessageId, OrgId, QueueKey, Recipient, RecipientStatus, State, Stream,
     Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 /// Which deliveries: all that is given must match; an empty filter matches everything.
 ///
@@ -63,7 +64,7 @@ pub enum Action {
 }
 
 /// A delivery that was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangedDelivery {
     /// Which.
     pub id: DeliveryId,
@@ -75,6 +76,9 @@ pub struct ChangedDelivery {
     pub was: State,
     /// The state it is in now; none when it was removed.
     pub state: Option<State>,
+    /// The node that has it in hand, where that is another than the one that changed it: whether it is being attempted
+    /// is known there alone, and told to that node within a second or so. Never in an embedded store.
+    pub elsewhere: Option<u16>,
 }
 
 /// What a change did, or would do when it was a dry run.
@@ -82,6 +86,8 @@ pub struct ChangedDelivery {
 pub struct Changed {
     /// How many.
     pub count: u64,
+    /// How many of them another node has in hand: of these it is not known here whether they are being attempted.
+    pub elsewhere: u64,
     /// Each of them, in order of their ids.
     pub changed: Vec<ChangedDelivery>,
 }
@@ -105,6 +111,8 @@ pub struct QueueEntry {
     pub attempts: u32,
     /// Unclean stops in a row in which it was active.
     pub crashes: u32,
+    /// The node of the cluster that has it in hand.
+    pub node: Option<u16>,
     /// All its recipients, final ones too.
     pub recipients: Vec<(u16, Recipient, RecipientStatus)>,
 }

@@ -36,4 +36,5 @@ pub use model::{
     Admission, Admitted, BackupReport, Counts, Damage, Dedupe, Horizon, NewDelivery, NewState, Next,
     PendingRecipient, QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats, VerifyReport, Waiting,
 };
+pub use pg::{Hand, hands};
 pub use store::Store;

@@ -39,14 +39,21 @@ pub(crate) fn told(action: &Action, by: String) -> EventKind {
     }
 }
 
-/// What a change would do, for a dry run.
+/// What a change would do, for a dry run. `elsewhere` is whoever has it, this node as well.
 pub(crate) fn would_change(entries: Vec<QueueEntry>, action: &Action) -> Vec<ChangedDelivery> {
     let entries = entries.into_iter();
     entries
         .filter_map(|entry| {
             let state = outcome(action, entry.state, &entry.queue)?;
             let now_in = state.map(|_| queue_after(action, &entry.queue));
-            Some(ChangedDelivery { id: entry.id, queue: entry.queue, now_in, was: entry.state, state })
+            Some(ChangedDelivery {
+                id: entry.id,
+                queue: entry.queue,
+                now_in,
+                was: entry.state,
+                state,
+                elsewhere: entry.node,
+            })
         })
         .collect()
 }

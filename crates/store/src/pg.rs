@@ -13,6 +13,7 @@ mod commit;
 mod committer;
 mod errors;
 mod group;
+mod hands;
 mod inbox;
 mod keys;
 mod load;
@@ -26,9 +27,12 @@ mod shared;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod told;
 mod upkeep;
 mod work;
 mod write;
+
+pub use hands::{Hand, hands};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,6 +52,7 @@ use crate::model::{
 use crate::operate::would_change;
 use crate::settle::{Done, DoneFn};
 use committer::{Committer, LastWords};
+use errors::committed;
 use inbox::{Answer, Reply, Task};
 use shared::Shared;
 
@@ -215,8 +220,11 @@ impl Engine {
         after: Option<DeliveryId>,
     ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>)> {
         let part = self.shared.read(|session| search::part(session, &filter, after, CHANGE)).await?;
+        let me = self.shared.me.node;
         if dry_run {
-            return Ok((would_change(part.entries, action), part.next));
+            let mut changes = would_change(part.entries, action);
+            changes.iter_mut().for_each(|one| one.elsewhere = one.elsewhere.filter(|node| *node != me));
+            return Ok((changes, part.next));
         }
         let ids: Vec<_> = part.entries.iter().map(|entry| entry.id).collect();
         if ids.is_empty() {
@@ -224,6 +232,27 @@ impl Engine {
         }
         let task = Task::Change { ids, action: action.clone(), by: by.clone() };
         Ok((self.ask(task, Reply::Change).await?, part.next))
+    }
+
+    pub(crate) fn told(&self) -> Option<mpsc::UnboundedReceiver<Vec<ChangedDelivery>>> {
+        told::start(&self.shared)
+    }
+
+    pub(crate) async fn left_outboxes(&self) -> Result<Vec<u16>> {
+        self.shared.read(outbox::left).await
+    }
+
+    pub(crate) async fn outbox_of(&self, node: u16, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {
+        self.shared.read(|session| outbox::stored(session, i32::from(node), after, n)).await
+    }
+
+    pub(crate) async fn outbox_done_of(&self, node: u16, up_to: u64) -> Result<()> {
+        self.shared.open()?;
+        let deleted = self.shared.pool.commit_idempotent(|tx| outbox::delete_left(tx, node, up_to)).await;
+        if committed(deleted, "deleting events that were handed on")? {
+            return Ok(());
+        }
+        Err(StoreError::Fenced(format!("node {node} is alive: its events are its own to hand on")))
     }
 
     pub(crate) async fn outbox(&self, after: u64, n: usize) -> Result<Vec<(u64, Event)>> {

@@ -1,13 +1,17 @@
 //! The embedded engine: rows in SQLite, content in segment files, one writer with group commit.
 //!
-//! Threads: the writer ([`writer`]), the checkpointer ([`checkpoint`]) and upkeep ([`upkeep`]). None of them knows tokio;
-//! answers go through channels. Reads take a connection from a small pool, on tokio's blocking threads.
+//! A group goes through two threads: one puts its content on stable storage ([`appender`]), one commits its rows
+//! ([`writer`]), each at work on another group. Beside them: the checkpointer ([`checkpoint`]) and upkeep ([`upkeep`]).
+//! None of them knows tokio; answers go through channels. Reads take a connection from a small pool, on tokio's blocking
+//! threads.
 
+mod appender;
 mod backup;
 mod change;
 mod checkpoint;
 mod compact;
 mod fresh;
+mod handover;
 mod horizon;
 mod inbox;
 mod item;
@@ -19,6 +23,8 @@ mod schema;
 mod search;
 mod shared;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod verify;
 mod write;
@@ -43,9 +49,10 @@ use crate::model::{
 };
 use crate::operate::would_change;
 use crate::settle::{Done, DoneFn};
+use appender::Appender;
 use checkpoint::Checkpoint;
 use inbox::{Answer, Op};
-use shared::{Shared, sql_error};
+use shared::{LastWords, Role, Shared, sql_error};
 use upkeep::Upkeep;
 use writer::Writer;
 
@@ -77,15 +84,18 @@ pub(crate) fn restore(from: &Path, dir: &Path) -> Result<RestoreReport> {
 impl Engine {
     pub(crate) fn open(config: Config, clock: Clock) -> Result<(Self, Recovery)> {
         let (shared, conn, recovery) = Shared::open(config, clock)?;
-        let writer = Writer::new(shared.clone(), conn)?;
+        let appender = Arc::new(Mutex::new(Appender::new(shared.clone())?));
+        let writer = Writer::new(shared.clone(), conn, appender.clone());
         let log = schema::open_reader(&shared.database)?;
         let mut threads = Threads::default();
         let engine_shared = shared.clone();
-        let for_writer = shared.clone();
+        let last = LastWords { shared: shared.clone(), role: Role::Writer };
         threads.writer = Some(spawn("posthouse-store", move || {
-            let _last = shared::LastWords(&for_writer);
+            let _last = last;
             writer.run()
         })?);
+        let last = LastWords { shared: shared.clone(), role: Role::Appender };
+        threads.others.push(spawn("posthouse-content", move || Appender::run(&last.shared, &appender))?);
         let for_log = shared.clone();
         threads.others.push(spawn("posthouse-checkpoint", move || {
             Checkpoint::run(&for_log, &log);

@@ -69,7 +69,7 @@ impl Store {
     /// `Invalid` for the embedded store, which has no other nodes; `Unavailable`, `Closed`, `Failed`.
     pub async fn requeue(&self, dead: Fence) -> Result<u64, StoreError> {
         match &*self.0 {
-            Engine::Sqlite(_) => Err(StoreError::Invalid("the embedded store has no other nodes".into())),
+            Engine::Sqlite(_) => Err(no_others()),
             Engine::Postgres(engine) => engine.requeue(dead).await,
         }
     }
@@ -237,13 +237,14 @@ impl Store {
         by: Actor,
         dry_run: bool,
     ) -> Result<Changed, StoreError> {
-        let (mut changed, mut after) = (Vec::new(), None);
+        let (mut changed, mut after): (Vec<ChangedDelivery>, _) = (Vec::new(), None);
         loop {
             let (part, next) = self.change_part(&filter, &action, &by, dry_run, after).await?;
             changed.extend(part);
             after = next;
             if after.is_none() {
-                return Ok(Changed { count: changed.len() as u64, changed });
+                let elsewhere = changed.iter().filter(|one| one.elsewhere.is_some()).count() as u64;
+                return Ok(Changed { count: changed.len() as u64, elsewhere, changed });
             }
         }
     }
@@ -262,6 +263,51 @@ impl Store {
         after: Option<DeliveryId>,
     ) -> Result<(Vec<ChangedDelivery>, Option<DeliveryId>), StoreError> {
         to!(self, engine => engine.change_part(filter.clone(), action, by, dry_run, after).await)
+    }
+
+    /// What operators change on *other* nodes of the cluster from the opening of the store on, within a second or so: a
+    /// driver that has one of these deliveries in memory has to see to it. Comes once for each commit; the driver takes
+    /// this once. None for the embedded store, and when it was taken.
+    pub fn told(&self) -> Option<mpsc::UnboundedReceiver<Vec<ChangedDelivery>>> {
+        match &*self.0 {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(engine) => engine.told(),
+        }
+    }
+
+    /// The nodes whose life is over, be they dead or closed, and whose events nobody has handed on yet: none comes of
+    /// them until they are back. Empty for the embedded store.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`, `Failed`.
+    pub async fn left_outboxes(&self) -> Result<Vec<u16>, StoreError> {
+        match &*self.0 {
+            Engine::Sqlite(_) => Ok(Vec::new()),
+            Engine::Postgres(engine) => engine.left_outboxes().await,
+        }
+    }
+
+    /// [`Store::outbox`] of another node, one of [`Store::left_outboxes`].
+    ///
+    /// # Errors
+    /// `Invalid` for the embedded store; `Unavailable`, `Closed`, `Failed`.
+    pub async fn outbox_of(&self, node: u16, after: u64, n: usize) -> Result<Vec<(u64, Event)>, StoreError> {
+        match &*self.0 {
+            Engine::Sqlite(_) => Err(no_others()),
+            Engine::Postgres(engine) => engine.outbox_of(node, after, n).await,
+        }
+    }
+
+    /// Events of another node up to this number are safe elsewhere: they are gone from its outbox when this returns.
+    ///
+    /// # Errors
+    /// `Fenced` when the node lives again and hands on its events itself: nothing was deleted, and what it hands on once
+    /// more has the same numbers. `Invalid` for the embedded store; `Unavailable`, `Closed`, `Failed`.
+    pub async fn outbox_done_of(&self, node: u16, up_to: u64) -> Result<(), StoreError> {
+        match &*self.0 {
+            Engine::Sqlite(_) => Err(no_others()),
+            Engine::Postgres(engine) => engine.outbox_done_of(node, up_to).await,
+        }
     }
 
     /// Events behind sequence number `after`, at most `n`, oldest first.
@@ -350,4 +396,8 @@ impl Store {
     pub async fn close(&self) -> Result<(), StoreError> {
         to!(self, engine => engine.close().await)
     }
+}
+
+fn no_others() -> StoreError {
+    StoreError::Invalid("the embedded store has no other nodes".into())
 }

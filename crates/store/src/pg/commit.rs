@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::sums::{COLUMNS, Effects, Totals};
 use super::work::{Outcome, Placement, Work, events, placements, wanted};
 use super::write::{delete_content, insert_content};
-use super::{keys, outbox};
+use super::{keys, outbox, told};
 use crate::model::Admission;
 
 type Result<T> = std::result::Result<T, PgError>;
@@ -121,6 +121,7 @@ impl Group<'_> {
         work.update(tx).await?;
         let told = self.ops.iter().zip(&outcomes).flat_map(|(op, outcome)| events(&op.task, outcome));
         let last = outbox::write(tx, shared.node(), shared.outbox.last(), told).await?;
+        told::write(tx, shared.node(), &outcomes).await?;
         let noted = outbox::write_notes(tx, shared.node(), &shared.notes).await?;
         let deleted = shared.outbox.to_delete();
         if let Some(up_to) = deleted {

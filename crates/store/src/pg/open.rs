@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::inbox::{Inbox, Op};
 use super::shared::{Counters, Queues, Shared};
-use super::{claim::Marks, release, schema};
+use super::{claim::Marks, errors::read_error, release, schema, told};
 use crate::config::{Fence, PostgresConfig};
 use crate::content::{Segments, make_dir};
 use crate::error::StoreError;
@@ -46,6 +46,8 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
     };
     let ids = IdGenerator::new(clock.clone(), me.node);
     ids.advance_past(mail::MessageId(begun.last_id));
+    let told_before = pool.read(|session| told::numbers(session, i32::from(me.node))).await;
+    let told_before = told_before.map_err(|error| read_error(&error))?.into_iter().collect();
     let (inbox, receiver) = Inbox::new();
     let (sender, orphans) = mpsc::unbounded_channel();
     let counters = Counters::default();
@@ -65,6 +67,7 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
         queues: Queues::default(),
         marks: Marks::default(),
         orphans: (sender, Mutex::new(Some(orphans))),
+        told_before: Mutex::new(Some(told_before)),
         turn: Arc::default(),
         aside: Semaphore::new(ASIDE),
         runtime: tokio::runtime::Handle::current(),

@@ -75,6 +75,41 @@ pub(crate) async fn stored(session: Session, node: i32, after: u64, n: usize) ->
     Ok(found)
 }
 
+/// The life of a node is over: it was closed, or taken for dead.
+const OVER: &str = "(clean OR fenced >= epoch)";
+
+/// The nodes whose life is over and that have left events behind.
+pub(crate) async fn left(session: Session) -> Result<Vec<u16>> {
+    let sql = format!(
+        "SELECT id FROM store.node n WHERE {OVER} AND EXISTS (SELECT FROM store.outbox o WHERE o.node = n.id)
+         ORDER BY id"
+    );
+    let rows = session.query(&sql, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            let id: i32 = row.try_get(0)?;
+            u16::try_from(id).map_err(|_| PgError::Damaged(format!("a node with the number {id}")))
+        })
+        .collect()
+}
+
+/// Deletes events of a node whose life is over. False: it lives again, and nothing is deleted. A life that begins waits
+/// for this and reads then up to where the outbox was handed on.
+pub(crate) async fn delete_left(tx: Tx, node: u16, up_to: u64) -> Result<bool> {
+    let (id, done) = (i32::from(node), up_to.cast_signed());
+    let over =
+        tx.query_opt(&format!("SELECT {OVER} FROM store.node WHERE id = $1 FOR UPDATE"), &[&id]).await?;
+    if !over.map_or(Ok(true), |row| row.try_get(0))? {
+        tx.abandon();
+        return Ok(false);
+    }
+    delete(&tx, id, up_to).await?;
+    let sql =
+        "UPDATE store.node SET outbox_done = greatest(outbox_done, least(last_event, $2)) WHERE id = $1";
+    tx.execute(sql, &[&id, &done]).await?;
+    Ok(true)
+}
+
 /// Writes what is pending of the notes. Returns what to tell [`Notes::written`] after the commit.
 pub(crate) async fn write_notes(tx: &Tx, node: i32, notes: &Notes) -> Result<u64> {
     let (mut names, mut values) = (Vec::new(), Vec::new());

@@ -6,7 +6,8 @@ use super::errors::{Lost, commit_error};
 use crate::error::StoreError;
 
 /// One file a step; its place is the version it leads to.
-const STEPS: &[&str] = &[include_str!("../../migrations/postgres/0001.sql")];
+const STEPS: &[&str] =
+    &[include_str!("../../migrations/postgres/0001.sql"), include_str!("../../migrations/postgres/0002.sql")];
 
 /// Partitions are made for so many days ahead.
 const AHEAD: i32 = 2;

@@ -157,7 +157,7 @@ async fn matches(
     let by_us = filter.reason.is_some() || filter.credential.is_some() || !filter.deliveries.is_empty();
     let sql = format!(
         "SELECT d.message, d.idx, d.state, d.due, d.attempts, d.crashes, d.reason,
-           q.org, q.stream, q.destination, m.detail, m.received_at, m.sender, m.length
+           q.org, q.stream, q.destination, m.detail, m.received_at, m.sender, m.length, d.node
          FROM store.delivery d JOIN store.queue q ON q.id = d.queue JOIN store.message m ON m.id = d.message
          WHERE true{}{} ORDER BY d.message, d.idx LIMIT {}",
         span.sql,
@@ -205,6 +205,7 @@ fn entry(row: &Row) -> Result<QueueEntry> {
         due: row.try_get::<_, Option<i64>>(3)?.map(Timestamp),
         attempts: count(row.try_get(4)?),
         crashes: count(row.try_get(5)?),
+        node: row.try_get::<_, Option<i32>>(14)?.and_then(|node| u16::try_from(node).ok()),
         recipients: Vec::new(),
     })
 }

@@ -1,6 +1,6 @@
 //! What the engine, its committer and its upkeep share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues,
     pub(crate) marks: Marks,
     pub(crate) orphans: Orphans,
+    /// What had been told before this life of the node; none once somebody listens.
+    pub(crate) told_before: Mutex<Option<HashSet<i64>>>,
     /// Who has it writes.
     pub(crate) turn: Arc<tokio::sync::Mutex<Turn>>,
     /// Large messages that are sent at the same time.

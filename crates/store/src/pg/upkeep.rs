@@ -9,11 +9,13 @@ use postgres::{PgError, Session, Tx};
 
 use super::errors::committed;
 use super::shared::Shared;
-use super::{schema, sums};
+use super::{schema, sums, told};
 use crate::error::StoreError;
 
 /// How often the sums of other nodes are read.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often what was told is deleted, in rounds.
+const FORGET: u32 = 60;
 /// How often dedupe keys and idle queues are looked at, in rounds: ten minutes,
 const TIDY: u32 = 600;
 /// and partitions: an hour.
@@ -44,6 +46,9 @@ async fn turn(shared: &Shared, round: u32) -> Result<(), StoreError> {
     others(shared).await?;
     // Nodes that were started together do not do the same at the same time.
     let phase = round.wrapping_add(u32::from(shared.me.node) * 7);
+    if phase.is_multiple_of(FORGET) {
+        told::forget(shared).await?;
+    }
     if phase.is_multiple_of(TIDY) {
         expire_keys(shared).await?;
         drop_idle_queues(shared).await?;

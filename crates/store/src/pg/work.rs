@@ -184,6 +184,7 @@ impl Work {
             let Some(row) = &slot.now else { continue };
             let queue = self.queue_of(slot, row)?;
             let was = row.state;
+            let elsewhere = self.elsewhere(row);
             let Some(state) = outcome(action, was, &queue) else { continue };
             let now_in = state.map(|_| queue_after(action, &queue));
             let kind = match state {
@@ -200,9 +201,15 @@ impl Work {
                 }
             };
             events.push(Event { at: self.now, message: id.message, kind });
-            changed.push(ChangedDelivery { id: *id, queue, now_in, was, state });
+            changed.push(ChangedDelivery { id: *id, queue, now_in, was, state, elsewhere });
         }
         Ok((changed, events))
+    }
+
+    /// The other node that has a delivery in hand.
+    fn elsewhere(&self, row: &Row) -> Option<u16> {
+        let (node, _) = row.owner.filter(|(node, _)| *node != self.me.0)?;
+        u16::try_from(node).ok()
     }
 
     fn change_one(

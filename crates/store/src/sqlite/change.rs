@@ -30,7 +30,7 @@ impl Tx<'_> {
             self.tell(&event)?;
             events.push(event);
             let now_in = state.map(|_| queue_after(action, &queue));
-            changed.push(ChangedDelivery { id: *id, queue, now_in, was, state });
+            changed.push(ChangedDelivery { id: *id, queue, now_in, was, state, elsewhere: None });
         }
         Ok((changed, events))
     }

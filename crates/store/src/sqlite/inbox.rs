@@ -1,4 +1,4 @@
-//! What waits for the writer, and how long the writer waits for more: the policy of the group commit.
+//! What waits for the next group, and how long that waits for more: the policy of the group commit.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ struct Waiting {
     urgent: usize,
     closed: bool,
     sleep: Sleep,
-    /// The writer shall look whether there is something beside the operations.
+    /// There is something to write beside the operations.
     nudged: bool,
     /// Admissions in recent groups: the largest, fading. Says how many clients there are.
     peak: f32,
@@ -107,11 +107,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Wakes an idle writer, so that it sees what there is beside the operations.
+    /// Has it seen, also when nothing comes, what there is beside the operations.
     pub(crate) fn nudge(&self) {
         let mut waiting = self.waiting.lock();
+        waiting.nudged = true;
         if waiting.sleep == Sleep::Idle {
-            waiting.nudged = true;
             self.arrived.notify_one();
         }
     }
@@ -128,6 +128,12 @@ impl Inbox {
         drop(ops);
     }
 
+    /// How many operations no group has taken.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().ops.len()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.waiting.lock().closed
     }
@@ -139,6 +145,9 @@ impl Inbox {
             if waiting.closed {
                 return false;
             }
+            if std::mem::take(&mut waiting.nudged) && !tick {
+                return true;
+            }
             waiting.sleep = Sleep::Idle;
             let timed_out = if tick {
                 self.arrived.wait_for(&mut waiting, IDLE).timed_out()
@@ -147,8 +156,7 @@ impl Inbox {
                 false
             };
             waiting.sleep = Sleep::Awake;
-            let nudged = std::mem::take(&mut waiting.nudged) && !tick;
-            if (timed_out || nudged) && waiting.ops.is_empty() {
+            if timed_out && waiting.ops.is_empty() {
                 return true;
             }
         }

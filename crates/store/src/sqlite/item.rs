@@ -12,13 +12,13 @@ use crate::filter::{Action, ChangedDelivery};
 use crate::model::{Admission, Admitted, Settled, Settlement};
 use crate::settle::{Done, Met, handed_back, is_told, nonsense};
 
-/// Where the content of a new message has been put.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Placement {
-    Not,
-    At(ContentRef),
-    /// Nowhere: its dedupe key belongs to this message.
-    Duplicate(MessageId),
+/// What is known of a new message on its way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Placement {
+    /// Where its content is on stable storage.
+    pub(crate) at: Option<ContentRef>,
+    /// Its dedupe key belongs to this message: it is not admitted, and its content is dead from the start.
+    pub(crate) duplicate_of: Option<MessageId>,
 }
 
 pub(crate) enum Item {
@@ -50,14 +50,14 @@ impl Item {
                     let _ = answer.send(Err(StoreError::Invalid(reason)));
                     return None;
                 }
-                Item::Admit { admission, placement: Placement::Not, answer }
+                Item::Admit { admission, placement: Placement::default(), answer }
             }
             Op::Settle { settlement, done } => {
                 if let Some(reason) = settlement.reports.iter().find_map(nonsense) {
                     done.tell(Err(StoreError::Invalid(reason)));
                     return None;
                 }
-                let placements = vec![Placement::Not; settlement.reports.len()];
+                let placements = vec![Placement::default(); settlement.reports.len()];
                 Item::Settle { settlement, placements, done }
             }
             Op::Change { ids, action, by, answer } => Item::Change { ids, action, by, answer },
@@ -79,6 +79,11 @@ impl Item {
         }
     }
 
+    /// Whether nobody waits for it any more, and it is as well not done.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        matches!(self, Item::Admit { answer, .. } if answer.is_closed())
+    }
+
     /// Whether it is kept for later when the disk is full, rather than refused.
     pub(crate) fn must_happen(&self) -> bool {
         matches!(self, Item::Settle { .. })
@@ -87,13 +92,13 @@ impl Item {
     pub(crate) fn execute(&self, tx: &mut Tx<'_>, run: i64) -> rusqlite::Result<Outcome> {
         Ok(match self {
             Item::Admit { admission, placement, .. } => {
-                if let Placement::At(at) = placement {
-                    tx.admit(admission, *at)?;
+                if let Some(at) = placement.admitted() {
+                    tx.admit(admission, at)?;
                 }
                 Outcome::Nothing
             }
             Item::Settle { settlement, placements, .. } => {
-                let reports: Vec<_> = placements.iter().map(Placement::at).collect();
+                let reports: Vec<_> = placements.iter().map(Placement::admitted).collect();
                 Outcome::Met(tx.settle(settlement, &reports)?)
             }
             Item::Change { ids, action, by, .. } => {
@@ -119,14 +124,14 @@ impl Item {
     /// The events that were put into the outbox for it, in that order.
     pub(crate) fn events(&mut self, outcome: &mut Outcome) -> Vec<Event> {
         match (self, outcome) {
-            (Item::Admit { admission, placement: Placement::At(_), .. }, _) => {
+            (Item::Admit { admission, placement, .. }, _) if placement.admitted().is_some() => {
                 std::mem::take(&mut admission.events)
             }
             (Item::Settle { settlement, placements, .. }, Outcome::Met(met)) => {
                 let mut events = Vec::new();
                 if met.found {
                     let reports = settlement.reports.iter_mut().zip(placements);
-                    for (report, _) in reports.filter(|(_, p)| p.at().is_some()) {
+                    for (report, _) in reports.filter(|(_, p)| p.admitted().is_some()) {
                         events.append(&mut report.events);
                     }
                 }
@@ -192,8 +197,9 @@ impl Item {
 }
 
 impl Placement {
-    fn at(&self) -> Option<ContentRef> {
-        if let Placement::At(at) = self { Some(*at) } else { None }
+    /// Where the content of a message is that is admitted.
+    pub(crate) fn admitted(&self) -> Option<ContentRef> {
+        if self.duplicate_of.is_none() { self.at } else { None }
     }
 }
 
@@ -206,11 +212,10 @@ fn keep_if_unknown(admission: &Admission, error: &StoreError) {
 
 /// What is handed back for an admission that is on stable storage.
 fn admitted(admission: Admission, placement: Placement) -> Admitted {
-    let at = match placement {
-        Placement::At(at) => at,
-        Placement::Duplicate(of) => return Admitted::Duplicate(of),
-        Placement::Not => return Admitted::New(Vec::new()),
-    };
+    if let Some(of) = placement.duplicate_of {
+        return Admitted::Duplicate(of);
+    }
+    let Some(at) = placement.at else { return Admitted::New(Vec::new()) };
     if let Place::File(own) = &admission.content.place
         && !admission.deliveries.is_empty()
     {

@@ -189,6 +189,7 @@ fn matches(conn: &Connection, filter: &QueueFilter, span: Clause, limit: usize) 
             due: row.get::<_, Option<i64>>(3)?.map(Timestamp),
             attempts: row.get(4)?,
             crashes: row.get(5)?,
+            node: None,
             recipients: Vec::new(),
         });
         if entries.len() >= limit {

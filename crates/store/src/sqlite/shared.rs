@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::checkpoint::Checkpoint;
+use super::handover::Handover;
 use super::inbox::{Inbox, Op};
 use super::open::{self, CONTENT, DATABASE, Start};
 use super::read::{self, Readers};
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Health>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) inbox: Inbox,
+    pub(crate) handover: Handover,
     pub(crate) outbox: Outbox,
     pub(crate) room: Room,
     pub(crate) readers: Readers,
@@ -123,6 +125,7 @@ impl Shared {
             database: config.dir.join(DATABASE),
             room: Room::new(&config.dir, config.disk_reserve),
             inbox: Inbox::new(clock.clone()),
+            handover: Handover::default(),
             outbox: Outbox::new(last_event, events_done),
             readers: Readers::default(),
             reading: Semaphore::new(READERS),
@@ -163,6 +166,11 @@ impl Shared {
     /// Why nothing is taken any more.
     pub(crate) fn why_closed(&self) -> StoreError {
         self.health.check().err().unwrap_or(StoreError::Closed)
+    }
+
+    /// Whether there is something to write for which nobody waits.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.outbox.to_delete().is_some() || !self.notes.is_empty()
     }
 
     /// Active deliveries whose caller has gone away: to the driver if it listens, else back into the queue.
@@ -268,16 +276,36 @@ fn count_pages(conn: &mut Connection, shared: &Arc<Shared>) -> Result<()> {
     .map_err(|e| sql_error("opening the queue", &e))
 }
 
-/// Whatever ends the writer, nobody is left waiting for it.
-pub(crate) struct LastWords<'a>(pub(crate) &'a Shared);
+/// Whatever ends one of the two threads that a group goes through, nobody is left waiting for it, nor the other thread.
+pub(crate) struct LastWords {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) role: Role,
+}
 
-impl Drop for LastWords<'_> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It prepares groups.
+    Appender,
+    /// It commits them.
+    Writer,
+}
+
+impl Drop for LastWords {
     fn drop(&mut self) {
+        let Self { shared, role } = self;
         if std::thread::panicking() {
-            self.0.health.fail("the writer panicked");
+            shared.health.fail(match role {
+                Role::Appender => "the thread that writes content panicked",
+                Role::Writer => "the writer panicked",
+            });
         }
-        self.0.inbox.close();
-        self.0.inbox.abandon();
+        shared.inbox.close();
+        shared.inbox.abandon();
+        shared.handover.close();
+        // What was handed over by the other is still committed, or refused.
+        if *role == Role::Writer {
+            shared.handover.abandon();
+        }
     }
 }
 

@@ -1,87 +1,69 @@
-//! The one thread that writes `queue.db` and the current segment. It takes whatever waits, puts all content into the
-//! segment with one write and one fdatasync, all rows into one transaction, and answers everybody.
+//! The one thread that writes `queue.db`. It takes a group whose content is on stable storage, puts all its rows into one
+//! transaction, and answers everybody, while the content of the next group is being written.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mail::MessageId;
+use parking_lot::Mutex;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
 
+use super::appender::Appender;
 use super::fresh::Fresh;
-use super::inbox::Op;
-use super::item::{Item, Outcome, Placement};
+use super::handover::{Group, Taken};
+use super::inbox::IDLE;
+use super::item::{Item, Outcome};
 use super::outbox::Pack;
 use super::sums::Effects;
 use super::write::{Queues, Tx, holder};
 use super::{Shared, notes, schema, schema::fact, sql_error};
-use crate::content::{ContentRef, HEADER, Header, Place, Sealed, SegmentId};
+use crate::content::SegmentId;
 use crate::error::StoreError;
 
 /// How long settlements wait before they are tried again on a full disk.
 const FULL_WAIT: Duration = Duration::from_millis(500);
-/// A buffer for content that grew beyond this is given back.
-const BUFFER_KEEP: usize = 1 << 20;
-
-/// The segment that the writer appends to.
-struct Open {
-    id: SegmentId,
-    file: File,
-    size: u64,
-}
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     conn: Connection,
-    segment: Option<Open>,
-    buffer: Vec<u8>,
+    appender: Arc<Mutex<Appender>>,
     scratch: Vec<u8>,
     queues: Queues,
     fresh: Fresh,
     pack: Pack,
     /// What a full disk kept from being done.
     carried: Vec<Item>,
+    /// Segments that nothing more is appended to, while something carried may have its content in them.
+    ended: Vec<SegmentId>,
 }
 
 impl Writer {
-    /// Opens the first segment, so that a first admission needs no more than the others.
-    pub(crate) fn new(shared: Arc<Shared>, conn: Connection) -> Result<Self, StoreError> {
-        let mut writer = Self {
+    pub(crate) fn new(shared: Arc<Shared>, conn: Connection, appender: Arc<Mutex<Appender>>) -> Self {
+        Self {
             shared,
             conn,
-            segment: None,
-            buffer: Vec::new(),
+            appender,
             scratch: Vec::new(),
             queues: Queues::default(),
             fresh: Fresh::default(),
             pack: Pack::default(),
             carried: Vec::new(),
-        };
-        // On a full disk the store opens all the same: what is queued can be delivered.
-        match writer.open_segment() {
-            Ok(()) | Err(StoreError::NoSpace) => Ok(writer),
-            Err(error) => Err(error),
+            ended: Vec::new(),
         }
     }
 
-    /// Works until the inbox is closed and empty, then leaves the store clean.
+    /// Works until the last group has been handed over, then leaves the store clean.
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
-        let mut ops = Vec::new();
         loop {
-            let tick = self.has_leftovers() || !self.carried.is_empty();
-            let open = shared.inbox.take(&mut ops, tick);
-            if !open && self.carried.is_empty() {
-                break;
-            }
-            let carried = std::mem::take(&mut self.carried);
-            if !carried.is_empty() {
-                self.group(carried);
-                if !open && !self.carried.is_empty() {
+            let taken = shared.handover.take((!self.carried.is_empty()).then_some(IDLE));
+            let closed = matches!(taken, Taken::Closed);
+            if !self.carried.is_empty() {
+                self.retry();
+                if closed && !self.carried.is_empty() {
                     self.carried.drain(..).for_each(|item| item.refuse(&StoreError::NoSpace));
                     return Err(StoreError::NoSpace);
                 }
@@ -90,20 +72,48 @@ impl Writer {
                     std::thread::sleep(FULL_WAIT);
                 }
             }
-            let items = self.prepare(ops.drain(..));
-            self.group(items);
+            match taken {
+                Taken::Group(group) => self.take(group),
+                Taken::Nothing => {}
+                Taken::Closed => break,
+            }
+            self.end_segments();
         }
         self.finish()
     }
 
-    /// Sorts out what was withdrawn and what has been admitted before.
-    fn prepare(&self, ops: impl Iterator<Item = Op>) -> Vec<Item> {
-        ops.filter_map(Item::new).collect()
+    fn take(&mut self, Group { items, placed, ended }: Group) {
+        self.ended.extend(ended);
+        match placed {
+            Ok(()) => self.group(items),
+            Err(error) => self.refuse(items, &error),
+        }
+    }
+
+    /// Tries again what a full disk kept from being done: some of it may not even have its content on the disk.
+    fn retry(&mut self) {
+        let mut items = std::mem::take(&mut self.carried);
+        let placed = self.appender.lock().place(&mut items);
+        match placed {
+            Ok(()) => self.group(items),
+            Err(error) => self.refuse(items, &error),
+        }
+    }
+
+    /// A segment without live records is deleted once it has ended: not before all that may be in it is committed and
+    /// counted.
+    fn end_segments(&mut self) {
+        if self.carried.is_empty() && !self.ended.is_empty() {
+            self.ended.drain(..).for_each(|id| self.shared.segments.end(id));
+            self.shared.upkeep.wake();
+        }
     }
 
     /// Does everything in one commit, or what fails of it alone; answers everybody.
     fn group(&mut self, mut items: Vec<Item>) {
-        if items.is_empty() && !self.has_leftovers() {
+        // Some were withdrawn while the content was written: it is as well not done.
+        items.retain(|item| !item.is_withdrawn());
+        if items.is_empty() && !self.shared.has_leftovers() {
             return;
         }
         // Settlements that wait for space go first, in their order.
@@ -116,22 +126,16 @@ impl Writer {
             .shared
             .health
             .check()
-            .and_then(|()| self.place(&mut items))
+            .and_then(|()| self.find_duplicates(&mut items))
             .and_then(|()| self.commit(&items));
         match done {
             Ok((outcomes, effects, first)) => self.publish(items, outcomes, effects, first),
             Err(StoreError::Invalid(_)) if items.len() > 1 => {
-                // One of them brought along what cannot be stored: the others shall not suffer for it. Their content is
-                // placed again, as one may have counted on another that fails now.
+                // One of them brought along what cannot be stored: the others shall not suffer for it.
                 items.into_iter().for_each(|item| self.group(vec![item]));
             }
             Err(error) => self.refuse(items, &error),
         }
-    }
-
-    /// Whether there is something to write for which nobody waits.
-    fn has_leftovers(&self) -> bool {
-        self.shared.outbox.to_delete().is_some() || !self.shared.notes.is_empty()
     }
 
     fn refuse(&mut self, items: Vec<Item>, error: &StoreError) {
@@ -148,54 +152,22 @@ impl Writer {
         }
     }
 
-    /// Puts the content of all new messages on stable storage, and notes where it is.
-    fn place(&mut self, items: &mut [Item]) -> Result<(), StoreError> {
-        let mut taken: HashMap<(i64, Vec<u8>), MessageId> = HashMap::new();
+    /// Finds the messages whose dedupe key belongs to another. Asked anew for each attempt at a commit: one may have counted
+    /// on another that failed.
+    fn find_duplicates(&self, items: &mut [Item]) -> Result<(), StoreError> {
+        let mut taken: HashMap<(i64, &[u8]), MessageId> = HashMap::new();
         let now = self.shared.clock.now();
-        // Not before the last group is committed and counted: a closed segment without live records is deleted.
-        if self.segment.as_ref().is_none_or(|s| s.size >= self.shared.config.segment_size) {
-            self.close_segment();
-            self.open_segment()?;
-        }
-        let Some(segment) = &self.segment else { return Err(StoreError::NoSpace) };
-        let (id, start) = (segment.id, segment.size);
-        self.buffer.clear();
         for (admission, placement) in items.iter_mut().flat_map(Item::admissions) {
-            if let Some(dedupe) = &admission.dedupe {
-                let key = (dedupe.org.0, dedupe.key.clone());
-                let earlier = match taken.get(&key) {
-                    Some(earlier) => Some(*earlier),
-                    None => holder(&self.conn, dedupe, now).map_err(|e| sql_error("reading", &e))?,
-                };
-                if let Some(earlier) = earlier {
-                    *placement = Placement::Duplicate(earlier);
-                    continue;
-                }
+            placement.duplicate_of = None;
+            let Some(dedupe) = &admission.dedupe else { continue };
+            let key = (dedupe.org.0, dedupe.key.as_slice());
+            placement.duplicate_of = match taken.get(&key) {
+                Some(earlier) => Some(*earlier),
+                None => holder(&self.conn, dedupe, now).map_err(|e| sql_error("reading", &e))?,
+            };
+            if placement.duplicate_of.is_none() {
                 taken.insert(key, admission.message.id);
             }
-            let at =
-                append(&mut self.buffer, id, start, &admission.content, !admission.deliveries.is_empty());
-            *placement = Placement::At(at);
-        }
-        self.write_buffer()
-    }
-
-    fn write_buffer(&mut self) -> Result<(), StoreError> {
-        let Some(segment) = &mut self.segment else { return Ok(()) };
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        // A write that failed half way is written over by the next one: the size has not grown.
-        segment
-            .file
-            .write_all_at(&self.buffer, segment.size)
-            .map_err(|e| StoreError::io("writing content", &e))?;
-        self.shared.health.sync_data(&segment.file, "a content segment")?;
-        segment.size += self.buffer.len() as u64;
-        self.shared.segments.grown(segment.id, segment.size);
-        self.shared.segments.written(self.buffer.len() as u64);
-        if self.buffer.capacity() > BUFFER_KEEP {
-            self.buffer = Vec::new();
         }
         Ok(())
     }
@@ -282,8 +254,10 @@ impl Writer {
             shared.upkeep.wake();
         }
         for item in &mut items {
-            if let Item::Admit { admission, placement: Placement::At(at), .. } = item {
-                self.fresh.remember(admission, *at, &self.queues);
+            if let Item::Admit { admission, placement, .. } = item
+                && let Some(at) = placement.admitted()
+            {
+                self.fresh.remember(admission, at, &self.queues);
             }
         }
         let told = items.iter_mut().zip(&mut outcomes).flat_map(|(item, outcome)| item.events(outcome));
@@ -294,25 +268,11 @@ impl Writer {
         shared.checkpoint.ask_if_large();
     }
 
-    fn open_segment(&mut self) -> Result<(), StoreError> {
-        let segments = &self.shared.segments;
-        let (id, file) = segments.create_file()?;
-        segments.sync_dir()?;
-        segments.begin(id);
-        self.segment = Some(Open { id, file, size: 0 });
-        Ok(())
-    }
-
-    fn close_segment(&mut self) {
-        if let Some(segment) = self.segment.take() {
-            self.shared.segments.end(segment.id);
-            self.shared.upkeep.wake();
-        }
-    }
-
     fn finish(mut self) -> Result<(), StoreError> {
         self.shared.health.check()?;
-        self.close_segment();
+        let last = self.appender.lock().close();
+        self.ended.extend(last);
+        self.end_segments();
         if self.shared.abandoned.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -330,29 +290,4 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// Appends a record to the group's buffer, unless the content has a file of its own or nobody gets it.
-fn append(
-    buffer: &mut Vec<u8>,
-    segment: SegmentId,
-    start: u64,
-    content: &Sealed,
-    wanted: bool,
-) -> ContentRef {
-    let (message, crc, length) = (content.message, content.crc, content.len());
-    let mut at = ContentRef { message, segment, offset: 0, length, crc };
-    match &content.place {
-        Place::File(own) => {
-            at.segment = own.id;
-            at.offset = HEADER as u64;
-        }
-        Place::Memory(bytes) if wanted => {
-            buffer.extend_from_slice(&Header { message, length, crc }.encode());
-            at.offset = start + buffer.len() as u64;
-            buffer.extend_from_slice(bytes);
-        }
-        Place::Memory(_) => {}
-    }
-    at
 }

@@ -1,5 +1,6 @@
 //! kill -9, second processes, versions: what one process leaves to the next.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use store::{Config, NewState, Next, QueueFilter, Store, StoreError};
 use crate::common::*;
 
 /// Set in a process that this test starts from itself: the data directory it works in.
-const CHILD: &str = "POSTHOUSE_STORE_TEST_DIR";
+pub(crate) const CHILD: &str = "POSTHOUSE_STORE_TEST_DIR";
 
 #[tokio::test]
 async fn a_second_process_is_refused() {
@@ -77,9 +78,7 @@ fn child() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_loses_nothing_that_was_acknowledged() {
     let rig = Rig::tuned(|config| config.crashes_max = 1000);
-    let mut admitted = std::collections::BTreeMap::new();
-    let mut settling = std::collections::BTreeSet::new();
-    let mut settled = std::collections::BTreeSet::new();
+    let mut said = Said::default();
     for round in 0..6u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--nocapture"])
@@ -92,17 +91,10 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
         let mut left = 150 + round.cast_signed() * 137;
         let mut line = String::new();
         while lines.read_line(&mut line).unwrap() > 0 {
-            let whole = std::mem::take(&mut line);
             // The last one may be cut short.
-            let Some(whole) = whole.strip_suffix('\n') else { break };
-            let words: Vec<_> = whole.split(' ').collect();
-            let id = words.get(1).and_then(|w| w.parse::<MessageId>().ok());
-            match (words[0], id) {
-                ("admitted", Some(id)) => drop(admitted.insert(id, words[2].parse::<u64>().unwrap())),
-                ("settling", Some(id)) => drop(settling.insert(id)),
-                ("settled", Some(id)) => drop(settled.insert(id)),
-                _ => {}
-            }
+            let Some(whole) = line.strip_suffix('\n') else { break };
+            said.heard(whole);
+            line.clear();
             left -= 1;
             if left == 0 {
                 child.kill().unwrap();
@@ -110,26 +102,52 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
         }
         child.wait().unwrap();
     }
-    assert!(admitted.len() > 500, "{}", admitted.len());
+    assert!(said.admitted.len() > 500, "{}", said.admitted.len());
+    said.holds(&rig).await;
+}
 
-    let (store, recovery) = Store::open(rig.config(), Clock::system()).unwrap();
-    assert!(!recovery.clean && recovery.quarantined.is_empty());
-    let mut there = std::collections::BTreeSet::new();
-    for entry in store.search(QueueFilter::default(), None, usize::MAX).await.unwrap() {
-        let waiting = store.load(entry.id).await.unwrap().unwrap();
-        let content = stored(&store, &waiting).await;
-        let seed = u64::from_le_bytes(content[..8].try_into().unwrap());
-        assert_eq!(content[8..], octets(seed, content.len() - 8), "whole, or not there");
-        if let Some(expected) = admitted.get(&entry.id.message) {
-            assert_eq!(seed, *expected);
+/// What children have said that they did.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// With what their content was made of.
+    pub(crate) admitted: BTreeMap<MessageId, u64>,
+    settling: BTreeSet<MessageId>,
+    settled: BTreeSet<MessageId>,
+}
+
+impl Said {
+    pub(crate) fn heard(&mut self, line: &str) {
+        let words: Vec<_> = line.split(' ').collect();
+        let id = words.get(1).and_then(|w| w.parse::<MessageId>().ok());
+        match (words[0], id) {
+            ("admitted", Some(id)) => drop(self.admitted.insert(id, words[2].parse::<u64>().unwrap())),
+            ("settling", Some(id)) => drop(self.settling.insert(id)),
+            ("settled", Some(id)) => drop(self.settled.insert(id)),
+            _ => {}
         }
-        there.insert(entry.id.message);
     }
-    for id in admitted.keys() {
-        assert!(there.contains(id) || settling.contains(id), "{id} was acknowledged and is lost");
+
+    /// The next start finds all of it, whole.
+    pub(crate) async fn holds(&self, rig: &Rig) {
+        let (store, recovery) = Store::open(rig.config(), Clock::system()).unwrap();
+        assert!(!recovery.clean && recovery.quarantined.is_empty(), "{recovery:?}");
+        let mut there = BTreeSet::new();
+        for entry in store.search(QueueFilter::default(), None, usize::MAX).await.unwrap() {
+            let waiting = store.load(entry.id).await.unwrap().unwrap();
+            let content = stored(&store, &waiting).await;
+            let seed = u64::from_le_bytes(content[..8].try_into().unwrap());
+            assert_eq!(content[8..], octets(seed, content.len() - 8), "whole, or not there");
+            if let Some(expected) = self.admitted.get(&entry.id.message) {
+                assert_eq!(seed, *expected);
+            }
+            there.insert(entry.id.message);
+        }
+        for id in self.admitted.keys() {
+            assert!(there.contains(id) || self.settling.contains(id), "{id} was acknowledged and is lost");
+        }
+        assert!(self.settled.iter().all(|id| !there.contains(id)), "what was settled does not come back");
+        assert!(store.verify().await.unwrap().is_sound());
     }
-    assert!(settled.iter().all(|id| !there.contains(id)), "what was settled does not come back");
-    assert!(store.verify().await.unwrap().is_sound());
 }
 
 #[tokio::test]
