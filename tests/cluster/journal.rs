@@ -1,9 +1,11 @@
 //! What was acknowledged, in a file of its own, fsynced line by line before anybody counts on it: the judge's only witness.
 
 use std::collections::BTreeSet;
+use std::fmt::{Debug, Display};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -23,14 +25,14 @@ impl Journal {
     }
 
     /// Writes an acknowledgement down.
-    pub(crate) fn acknowledged(&self, id: i64) {
+    pub(crate) fn acknowledged(&self, id: impl Display) {
         let mut file = self.file.lock().unwrap();
         writeln!(file, "{id}").unwrap();
         file.sync_data().unwrap();
     }
 
     /// What the file says.
-    pub(crate) fn read(&self) -> BTreeSet<i64> {
+    pub(crate) fn read<T: FromStr<Err: Debug> + Ord>(&self) -> BTreeSet<T> {
         fs::read_to_string(&self.path).unwrap().lines().map(|l| l.parse().unwrap()).collect()
     }
 }

@@ -10,7 +10,7 @@ posthouse_tests::on_both_engines!(only_what_was_under_attempt_in_every_crash_is_
 /// The content of a message never gets an answer: it is under attempt for as long as the relay runs.
 fn never(stage: &Stage<'_>) -> Act {
     match stage {
-        Stage::Data => Act::Wait(Duration::from_secs(600)),
+        Stage::Data(_) => Act::Wait(Duration::from_secs(600)),
         _ => Act::Usual,
     }
 }

@@ -41,7 +41,7 @@ fn a_peer_that_closes_at_any_stage_is_tried_again(engine: &Engine) {
                 Stage::Hello(_) => 1,
                 Stage::Mail(_) => 2,
                 Stage::Rcpt(_) => 3,
-                Stage::Data => 4,
+                Stage::Data(_) => 4,
                 _ => return Act::Usual,
             };
             if at == stage_number && count.fetch_add(1, Ordering::SeqCst) == 0 {

@@ -4,6 +4,7 @@
 mod access_tokens;
 mod acme;
 mod aliases;
+mod any_node;
 mod auth;
 mod check_online;
 mod client_certificate;

@@ -52,7 +52,7 @@ fn sources_share_by_weight_and_show_their_own_names() {
     needs!("knotd");
     // A moment for each message, so that one fast connection does not take all of them.
     let sink = Sink::with(Options::default().script(|stage| match stage {
-        Stage::Data => Act::Wait(Duration::from_millis(20)),
+        Stage::Data(_) => Act::Wait(Duration::from_millis(20)),
         _ => Act::Usual,
     }));
     let (relay, _dns) = world(&sink);

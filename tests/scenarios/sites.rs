@@ -34,7 +34,7 @@ fn world(wait: Duration, extra: &str) -> World {
     own_network(&addresses);
     let dns = Dns::serve(&[("shared.example", &zone())]);
     let slowly = Options::default().script(move |stage| match stage {
-        Stage::Data => Act::Wait(wait),
+        Stage::Data(_) => Act::Wait(wait),
         _ => Act::Usual,
     });
     let at = |address: &str| SocketAddr::new(address.parse().unwrap(), 25);

@@ -71,7 +71,12 @@ impl Smtp {
 
     /// Connects without reading anything, if somebody listens.
     pub fn try_dial(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10))?;
+        Self::try_dial_within(addr, Duration::from_secs(10))
+    }
+
+    /// The same, if it answers within this time.
+    pub fn try_dial_within(addr: SocketAddr, within: Duration) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&addr, within)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;

@@ -188,6 +188,11 @@ impl Relay {
         self.addr("api")
     }
 
+    /// Whether it was started and neither stopped nor killed since.
+    pub fn runs(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// The running process.
     #[track_caller]
     pub fn daemon(&mut self) -> &mut Daemon {

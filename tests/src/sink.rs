@@ -72,8 +72,8 @@ pub enum Stage<'a> {
     Mail(&'a str),
     /// RCPT with this argument.
     Rcpt(&'a str),
-    /// DATA, or the first BDAT.
-    Data,
+    /// DATA or BDAT, with the envelope that was taken.
+    Data(&'a Received),
     /// The whole message has come. In LMTP asked once for each recipient, who is the last of `rcpts`.
     Message(&'a Received),
     /// RSET, NOOP, VRFY or anything unknown.

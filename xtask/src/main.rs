@@ -19,9 +19,9 @@ const HELP: &str = "cargo xtask COMMAND
   bench [--quick]    load beside Postfix in one run, release build
   growth [--to N]    what a message costs as the queue grows to N, by the store alone
   fill --dir DIR     fill the queue of a relay that does not run
-  cluster-test [FILTER…]
-                     the commit rules on a real PostgreSQL cluster that is killed, frozen and cut off; prints how long each
-                     fail-over took
+  cluster-test [--only NAME…] [--figures]
+                     relays before a real PostgreSQL cluster: killed, frozen, cut off, without power; prints how long each
+                     fail-over took. With --figures what such a cluster carries, by the release build; nothing is judged
   soak               the slow fault suites: every fsync boundary, power cuts, 100,000 queued
 ";
 

@@ -48,11 +48,32 @@ pub(crate) fn soak(filters: &[String]) -> Done {
     tests("soak", filters)
 }
 
-/// A real PostgreSQL cluster and every way for it to fail, one after the other.
-pub(crate) fn cluster(filters: &[String]) -> Done {
+/// Relays before a real PostgreSQL cluster and every way for them to fail, one after the other; or what they carry.
+pub(crate) fn cluster(args: &[String]) -> Done {
+    let (figures, names) = cluster_args(args)?;
     neighbours::install()?;
     nextest_is_here()?;
-    tests("cluster", filters)
+    if !figures {
+        run(command("cargo", &["build", "--package", "relay", "--bin", "posthouse"]))?;
+        return tests("cluster", &names);
+    }
+    run(command("cargo", &["build", "--profile", "dist", "--package", "relay", "--bin", "posthouse"]))?;
+    tests("figures", &[names, vec!["--cargo-profile".to_owned(), "dist".to_owned()]].concat())
+}
+
+/// Whether figures are wanted, and the names (parts of them will do) of the tests that are.
+fn cluster_args(args: &[String]) -> Result<(bool, Vec<String>), String> {
+    let (mut figures, mut names) = (false, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--figures" => figures = true,
+            "--only" => names.push(args.next().ok_or("--only wants a name")?.clone()),
+            unknown if unknown.starts_with('-') => return Err(format!("{unknown} is not an option of it")),
+            name => names.push(name.to_owned()),
+        }
+    }
+    Ok((figures, names))
 }
 
 /// Load beside Postfix, both as they are shipped and configured to be durable.
@@ -129,4 +150,18 @@ impl Steps {
 #[allow(clippy::disallowed_methods, reason = "shows a person how long a step took; nothing is decided by it")]
 fn seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_of_the_cluster() {
+        let of = |line: &str| cluster_args(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of(""), Ok((false, vec![])));
+        assert_eq!(of("--only frozen short"), Ok((false, vec!["frozen".into(), "short".into()])));
+        assert_eq!(of("--figures"), Ok((true, vec![])));
+        assert!(of("--only").is_err() && of("--fast").is_err());
+    }
 }

@@ -183,6 +183,11 @@ impl Patroni {
         self.nodes[n].machine.signal(signal, is_agent);
     }
 
+    /// The processes of the engine of a node.
+    pub fn engine_pids(&self, n: usize) -> Vec<i32> {
+        self.nodes[n].machine.processes(is_engine)
+    }
+
     /// Whether the engine of a node has a process.
     pub fn engine_runs(&self, n: usize) -> bool {
         !self.nodes[n].machine.processes(is_engine).is_empty()

@@ -190,7 +190,8 @@ impl Session<'_> {
     }
 
     fn data(&mut self) -> Step {
-        if !self.act(&Stage::Data, "354 go ahead")? {
+        let envelope = self.now.clone();
+        if !self.act(&Stage::Data(&envelope), "354 go ahead")? {
             return Ok(());
         }
         let mut searched = 0usize;
@@ -221,7 +222,8 @@ impl Session<'_> {
             let content = std::mem::take(&mut self.chunks);
             return self.message(content, Vec::new());
         }
-        self.act(&Stage::Data, "250 2.0.0 chunk taken").map(|_| ())
+        let envelope = self.now.clone();
+        self.act(&Stage::Data(&envelope), "250 2.0.0 chunk taken").map(|_| ())
     }
 
     /// Replies to a whole message, once, or once for each recipient in LMTP, and keeps it for those who were told yes.
