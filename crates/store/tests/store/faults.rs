@@ -186,8 +186,8 @@ async fn each_fsync_may_fail_while_another_is_under_way() {
             ("fsync", 20),
             ("fsync", 37),
             ("fsync", 90),
-            ("fdatasync", 2),
-            ("fdatasync", 11),
+            ("fdatasync", 7),
+            ("fdatasync", 19),
             ("fdatasync", 40),
         ] {
             let rig = Rig::tuned(|config| config.crashes_max = 1000);
