@@ -201,7 +201,7 @@ fn client(book: &Book, number: usize) {
             book.journal.acknowledged(&letter.id);
         }
         book.tries.lock().unwrap().push(Try { id: letter.id, node: node.ip(), begun, ended, outcome });
-        if !served || number % 2 == 0 {
+        if !served || number.is_multiple_of(2) {
             kept = None;
         }
         if !served {
