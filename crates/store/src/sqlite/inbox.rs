@@ -16,7 +16,7 @@ use crate::settle::Done;
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// Something for the writer to do.
+/// Something to do.
 pub(crate) enum Op {
     Admit { admission: Box<Admission>, answer: Answer<Admitted> },
     Settle { settlement: Box<Settlement>, done: Done },
@@ -39,7 +39,7 @@ const SETTLE_MANY: usize = 256;
 const GATHER: Duration = Duration::from_millis(1);
 /// Each so many groups it waits for more than there have been.
 const PROBE: u32 = 8;
-/// How long an idle writer leaves handed-on events before it deletes them in a commit for that alone.
+/// How long an idle store leaves handed-on events before it deletes them in a commit for that alone.
 pub(crate) const IDLE: Duration = Duration::from_millis(250);
 
 #[derive(Default)]
@@ -61,7 +61,7 @@ struct Waiting {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sleep {
-    /// The writer works.
+    /// A group is being prepared.
     #[default]
     Awake,
     /// Anything wakes it.
@@ -116,7 +116,7 @@ impl Inbox {
         }
     }
 
-    /// Takes nothing more; the writer ends when it has done what is there.
+    /// Takes nothing more; the threads end when they have done what is there.
     pub(crate) fn close(&self) {
         self.waiting.lock().closed = true;
         self.arrived.notify_one();
@@ -236,7 +236,7 @@ fn group_length(ops: &[Op]) -> usize {
     ops.len().min(GROUP_OPS)
 }
 
-/// Content that the writer will have to write.
+/// Content that will have to be written.
 fn content_bytes(op: &Op) -> u64 {
     let of = |admission: &Admission| match &admission.content.place {
         Place::Memory(bytes) => bytes.len() as u64,
