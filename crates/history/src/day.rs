@@ -8,7 +8,8 @@ const DAY_MS: i64 = 86_400_000;
 
 /// The day of a moment.
 pub(crate) fn of(time: Timestamp) -> i32 {
-    i32::try_from(time.millis().div_euclid(DAY_MS)).unwrap_or(i32::MAX - 1)
+    let day = time.millis().div_euclid(DAY_MS);
+    i32::try_from(day.clamp(i64::from(i32::MIN), i64::from(i32::MAX) - 1)).unwrap_or_default()
 }
 
 /// The day that an id was made on.
@@ -60,5 +61,6 @@ mod tests {
         assert_eq!(first_id(0), MessageId(0));
         assert_eq!(first_id(i32::MAX - 1), MessageId(i64::MAX as u64));
         assert_eq!(of(Timestamp(-1)), -1);
+        assert_eq!((of(Timestamp(i64::MIN)), of(Timestamp(i64::MAX))), (i32::MIN, i32::MAX - 1));
     }
 }
