@@ -18,8 +18,8 @@ use crate::schema::{for_sqlite, sqlite};
 use crate::snapshot::Snapshot;
 use crate::writer::{Job, Jobs, Published, gather};
 
-/// Opens the database, makes it if it is not there, migrates it, and reads all of it.
-pub(crate) fn open(path: &Path, clock: &Clock) -> Result<(Connection, Snapshot, hmac::Key), DirectoryError> {
+/// Opens the database, makes it if it is not there, and migrates it.
+pub(crate) fn connect(path: &Path) -> Result<Connection, DirectoryError> {
     make_private(path)?;
     let mut db = Connection::open(path)?;
     db.busy_timeout(Duration::from_secs(5))?;
@@ -33,6 +33,12 @@ pub(crate) fn open(path: &Path, clock: &Clock) -> Result<(Connection, Snapshot, 
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
     migrate(&mut db, path)?;
+    Ok(db)
+}
+
+/// The same, and reads all of it.
+pub(crate) fn open(path: &Path, clock: &Clock) -> Result<(Connection, Snapshot, hmac::Key), DirectoryError> {
+    let mut db = connect(path)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for Write { sql, values } in load::founding(clock.now()) {
         tx.execute(&sqlite(sql), params_from_iter(values))?;

@@ -27,6 +27,7 @@ mod smarthost;
 mod snapshot;
 mod suppression;
 mod touched;
+pub mod transfer;
 mod ways;
 mod writer;
 

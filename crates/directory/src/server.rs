@@ -42,11 +42,17 @@ const VERSION: &str = "SELECT version, batch FROM directory.head WHERE one = 1";
 const CHANGES: &str =
     "SELECT version, batch, touched FROM directory.change WHERE version >= $1 ORDER BY version";
 
-/// Makes or migrates the tables, and reads all of it.
-pub(crate) async fn open(pool: &Pool, now: Timestamp) -> Result<(Snapshot, hmac::Key), DirectoryError> {
+/// Makes or migrates the tables.
+pub(crate) async fn migrate(pool: &Pool) -> Result<(), DirectoryError> {
     let steps = schema::for_postgres();
     let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
     postgres::migrate(pool, "directory", &steps).await?;
+    Ok(())
+}
+
+/// Makes or migrates the tables, and reads all of it.
+pub(crate) async fn open(pool: &Pool, now: Timestamp) -> Result<(Snapshot, hmac::Key), DirectoryError> {
+    migrate(pool).await?;
     let founding = load::founding(now);
     let founding = &founding;
     pool.commit_idempotent(|tx| async move {

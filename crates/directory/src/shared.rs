@@ -18,6 +18,26 @@ const PREFIX: &str = "shared:";
 pub(crate) const KEEP: &str = "INSERT INTO directory.secret (name, value) VALUES ($1, $2) \
     ON CONFLICT (name) DO UPDATE SET value = directory.secret.value RETURNING value";
 
+/// Has it be this.
+pub(crate) const SET: &str = "INSERT INTO directory.secret (name, value) VALUES ($1, $2) \
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value RETURNING value";
+
+/// The name that it has in the table.
+pub(crate) fn full(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+pub(crate) fn encode(secret: &[u8]) -> String {
+    BASE64.encode(secret)
+}
+
+pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DirectoryError> {
+    BASE64.decode(text).map_err(|e| DirectoryError::Damaged {
+        place: "a shared secret in the directory".into(),
+        what: e.to_string(),
+    })
+}
+
 impl Directory {
     /// The secret of this name. Where there is none yet, it is what `make` makes: of several nodes that ask at the same
     /// time, one has its own, and the others have that.
@@ -29,7 +49,7 @@ impl Directory {
         name: &str,
         make: impl FnOnce() -> Vec<u8>,
     ) -> Result<Vec<u8>, DirectoryError> {
-        let (name, made) = (format!("{PREFIX}{name}"), BASE64.encode(make()));
+        let (name, made) = (full(name), encode(&make()));
         let text = match self.engine() {
             Engine::Sqlite => {
                 self.read(move |db| {
@@ -41,9 +61,6 @@ impl Directory {
             }
             Engine::Postgres { pool, .. } => server::kept(pool, KEEP, &name, &made).await?,
         };
-        BASE64.decode(text).map_err(|e| DirectoryError::Damaged {
-            place: "a shared secret in the directory".into(),
-            what: e.to_string(),
-        })
+        decode(&text)
     }
 }

@@ -31,13 +31,16 @@ pub enum PgError {
     },
     /// The operator: the data was written by a newer Posthouse.
     #[error(
-        "the {name} schema in PostgreSQL has version {found}, this Posthouse knows {known} at most: run the newer version"
+        "the {name} schema in PostgreSQL has version {found}, which needs a Posthouse that knows version {readable_by}, \
+         and this one knows {known}: run the newer version"
     )]
     Newer {
         /// Whose schema.
         name: String,
         /// The version found.
         found: u32,
+        /// The oldest version whose programs may work with it.
+        readable_by: u32,
         /// The newest version this program knows.
         known: u32,
     },

@@ -23,6 +23,7 @@ mod outbox;
 mod room;
 mod settle;
 mod store;
+pub mod transfer;
 
 mod pg;
 mod sqlite;

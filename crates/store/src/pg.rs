@@ -52,8 +52,10 @@ use crate::model::{
 use crate::operate::would_change;
 use crate::settle::{Done, DoneFn};
 use committer::{Committer, LastWords};
+pub(crate) use errors::read_error;
 use errors::committed;
 use inbox::{Answer, Reply, Task};
+pub(crate) use schema::{day, make_partitions, migrate};
 use shared::Shared;
 
 type Result<T> = std::result::Result<T, StoreError>;

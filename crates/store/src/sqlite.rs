@@ -52,7 +52,11 @@ use crate::settle::{Done, DoneFn};
 use appender::Appender;
 use checkpoint::Checkpoint;
 use inbox::{Answer, Op};
-use shared::{LastWords, Role, Shared, sql_error};
+pub(crate) use open::{CONTENT, DATABASE};
+pub(crate) use outbox::stored as stored_events;
+pub(crate) use schema::open_writer;
+pub(crate) use shared::sql_error;
+use shared::{LastWords, Role, Shared};
 use upkeep::Upkeep;
 use writer::Writer;
 

@@ -14,7 +14,7 @@ use crate::model::{
     Admission, Admitted, BackupReport, Counts, Horizon, QueueStats, Recovery, RestoreReport, Settled,
     Settlement, Stats, VerifyReport, Waiting,
 };
-use crate::{pg, sqlite};
+use crate::{pg, sqlite, transfer};
 
 /// The store. Cheap to clone. When the last clone goes without [`Store::close`], the next start is an unclean one.
 #[derive(Clone, Debug)]
@@ -44,7 +44,10 @@ impl Store {
     /// # Errors
     /// `Locked` when another process uses the directory, `Newer` when a newer Posthouse wrote it, `Io`, `NoSpace`, `Failed`.
     pub fn open(config: Config, clock: Clock) -> Result<(Store, Recovery), StoreError> {
+        let dir = config.dir.clone();
+        transfer::refuse_dir(&dir)?;
         let (engine, recovery) = sqlite::Engine::open(config, clock)?;
+        transfer::stays_in_dir(&dir)?;
         Ok((Store(Arc::new(Engine::Sqlite(engine))), recovery))
     }
 
@@ -58,6 +61,7 @@ impl Store {
         config: PostgresConfig,
         clock: Clock,
     ) -> Result<(Store, Recovery), StoreError> {
+        transfer::refuse_postgres(&config.pool).await?;
         let (engine, recovery) = pg::Engine::open(config, clock).await?;
         Ok((Store(Arc::new(Engine::Postgres(engine))), recovery))
     }

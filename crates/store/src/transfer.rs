@@ -20,7 +20,7 @@ use crate::content::ContentRef;
 use crate::error::StoreError;
 
 pub use marks::{Mark, mark_of_dir, mark_of_postgres};
-pub(crate) use marks::{refuse_dir, refuse_postgres};
+pub(crate) use marks::{refuse_dir, refuse_postgres, stays_in_dir};
 
 type Result<T> = std::result::Result<T, StoreError>;
 

@@ -1,3 +1,4 @@
+-- readable by: 3
 -- One row that every change takes: whoever has it is the only one to change the directory until the commit. It says which
 -- state this is and which numbers were given last.
 CREATE TABLE directory.head (

@@ -428,10 +428,13 @@ async fn a_newer_schema_or_a_damaged_row_is_refused() {
     let refused = d.backup("/nonexistent/file".into()).await.unwrap_err();
     assert!(refused.to_string().contains("pg_basebackup"), "{refused}");
 
+    // One that only has more is worked with; one that has less is not.
     sql(config, "UPDATE posthouse_schema SET version = 99 WHERE name = 'directory'");
+    place.open().await;
+    sql(config, "UPDATE posthouse_schema SET readable_by = 99 WHERE name = 'directory'");
     let error = place.try_open().await.unwrap_err();
     assert!(matches!(error, DirectoryError::Postgres(PgError::Newer { found: 99, .. })), "{error}");
-    sql(config, "UPDATE posthouse_schema SET version = 3 WHERE name = 'directory'");
+    sql(config, "UPDATE posthouse_schema SET version = 3, readable_by = 3 WHERE name = 'directory'");
     place.open().await;
     sql(config, "UPDATE directory.credential SET scram = 'nonsense'");
     let error = place.try_open().await.unwrap_err();

@@ -86,11 +86,81 @@ async fn a_migration_runs_once_however_many_nodes_start() {
     // One more step, then an older program.
     let more = ["", "", "INSERT INTO a VALUES (3)"];
     assert_eq!(migrate(&pool, "a", &more).await.unwrap(), 2);
+    // It only added: the older program works with it, and changes nothing.
+    assert_eq!(migrate(&pool, "a", &steps).await.unwrap(), 3);
+    // Then one that takes something away, which the program before the newest understands already.
+    let less = ["", "", "", "-- What was there is gone.\n-- readable by: 3\nALTER TABLE a DROP COLUMN m"];
+    assert_eq!(migrate(&pool, "a", &less).await.unwrap(), 3);
+    assert_eq!(migrate(&pool, "a", &more).await.unwrap(), 4);
     let error = migrate(&pool, "a", &steps).await.unwrap_err();
-    assert_eq!(error, PgError::Newer { name: "a".to_owned(), found: 3, known: 2 });
+    assert_eq!(error, PgError::Newer { name: "a".to_owned(), found: 4, readable_by: 3, known: 2 });
     assert!(error.to_string().contains("run the newer version"));
     // Another schema in the same database is its own.
     assert_eq!(migrate(&pool, "b", &["CREATE TABLE b (n int)"]).await.unwrap(), 0);
+}
+
+/// A database that a program made which did not yet say who may read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_says_nothing_is_for_programs_of_its_version() {
+    let pool = pool().await;
+    let old = "CREATE TABLE posthouse_schema (name text PRIMARY KEY, version integer NOT NULL); \
+        INSERT INTO posthouse_schema VALUES ('a', 2); CREATE TABLE a (n int)";
+    pool.commit(|tx| async move { tx.batch(old).await }).await.unwrap();
+    let error = migrate(&pool, "a", &[""]).await.unwrap_err();
+    assert_eq!(error, PgError::Newer { name: "a".to_owned(), found: 2, readable_by: 2, known: 1 });
+    assert_eq!(migrate(&pool, "a", &["", ""]).await.unwrap(), 2);
+    assert_eq!(migrate(&pool, "a", &["", "", "ALTER TABLE a ADD COLUMN m int"]).await.unwrap(), 2);
+    assert_eq!(migrate(&pool, "a", &["", ""]).await.unwrap(), 3);
+    assert!(migrate(&pool, "a", &[""]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_tells_what_it_has_done() {
+    let server = Server::start(&[]);
+    let pool = Pool::connect(server.database()).await.unwrap();
+    let before = pool.stats();
+    assert_eq!((before.open, before.busy, before.opened, before.commits), (1, 0, 1, 0));
+    assert!(before.server.is_some_and(|name| name.contains(&server.port().to_string())));
+    migrate(&pool, "t", &["CREATE TABLE t (n int)"]).await.unwrap();
+    let (one, two) = tokio::join!(
+        pool.commit(|tx| async move { tx.execute("INSERT INTO t VALUES (1)", &[]).await }),
+        pool.read(|s| async move { s.query("SELECT pg_sleep(0.1)::text", &[]).await }),
+    );
+    (one.unwrap(), two.unwrap());
+    let after = pool.stats();
+    assert_eq!((after.commits, after.open, after.busy, after.lost), (2, 2, 0, 0));
+    assert!(after.commit_time >= after.commit_time_max && after.commit_time_max > Duration::ZERO);
+    // It is restarted: the connections are lost, and new ones opened.
+    server.down();
+    server.up();
+    pool.read(|s| async move { s.query("SELECT 1", &[]).await }).await.unwrap();
+    let later = pool.stats();
+    assert_eq!(later.lost, 2);
+    assert_eq!((later.opened, later.open), (3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standbys_are_told_to_those_who_may_see_them() {
+    let server = Server::start(&[("synchronous_standby_names", ""), ("max_wal_senders", "4")]);
+    let pool = Pool::connect(server.database()).await.unwrap();
+    assert_eq!(pool.replication().await.unwrap(), postgres::Replication::default());
+    let _standby = server.standby(&[]);
+    let streams = || server.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") == "1";
+    while !streams() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen = pool.replication().await.unwrap();
+    assert_eq!((seen.standbys.len(), seen.hidden), (1, 0));
+    assert_eq!((&*seen.standbys[0].state, seen.standbys[0].is_sync()), ("streaming", false));
+    // A role that may see nothing of it is told that there is something.
+    server.sql("CREATE ROLE relay LOGIN");
+    let mut config = server.database();
+    config.url = config.url.replace("postgres@", "relay@");
+    let seen = Pool::connect(config.clone()).await.unwrap().replication().await.unwrap();
+    assert_eq!((seen.standbys.len(), seen.hidden), (0, 1));
+    server.sql("GRANT pg_monitor TO relay");
+    let seen = Pool::connect(config).await.unwrap().replication().await.unwrap();
+    assert_eq!((seen.standbys.len(), seen.hidden), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
