@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use posthouse_tests::client::Smtp;
 use posthouse_tests::disk::Disk;
 use posthouse_tests::wait::eventually;
 
@@ -104,6 +105,41 @@ fn the_leader_and_a_relay_are_cut_off_together() {
     driver.wait_for("it takes mail again", 20, EVER, |t| t.node == first && t.begun > reborn);
     nodes.patroni.wait_settled();
     nodes.judge("leader and a relay cut off", driver);
+}
+
+/// Who may log in is asked of every node, and changed at any of them, while the engine that knows of it is replaced.
+#[test]
+fn the_directory_follows_a_fail_over() {
+    cluster!();
+    let nodes = Setup::relays(2).start();
+    let login = |n: usize, name: &str, password: &str| {
+        let mut smtp = Smtp::connect(nodes.relays[n].relay.submission());
+        smtp.ehlo();
+        smtp.auth_plain(name, password).code
+    };
+    let before = nodes.relays[0].relay.credential("before", &[]);
+    let old = nodes.leader();
+    nodes.patroni.kill_engine(old);
+    for n in 0..2 {
+        assert_eq!(login(n, "before", &before), 235, "what is known is known without an engine");
+    }
+    let killed = nodes.now();
+    // Waits for an engine that takes it, or says that there is none.
+    let output = eventually("a credential is made", EVER, || {
+        let (status, output) = nodes.relays[0].relay.try_cli(&["credential", "add", "during"]);
+        status.success().then_some(output)
+    });
+    println!("MEASURED directory: a change {:.1?} after the engine was killed", nodes.now() - killed);
+    let during = output.lines().last().unwrap().trim();
+    for n in 0..2 {
+        eventually("every node knows it", Duration::from_secs(5), || {
+            (login(n, "during", during) == 235).then_some(())
+        });
+    }
+    nodes.relays[1].relay.cli(&["credential", "remove", "before"]);
+    eventually("every node knows that it is gone", Duration::from_secs(5), || {
+        (login(0, "before", &before) == 535).then_some(())
+    });
 }
 
 #[test]
