@@ -34,8 +34,9 @@ pub use error::{NoRoom, StoreError};
 pub use filter::{Action, Changed, ChangedDelivery, QueueEntry, QueueFilter};
 pub use memory::{MemoryBudget, MemoryGuard};
 pub use model::{
-    Admission, Admitted, BackupReport, Counts, Damage, Dedupe, Horizon, NewDelivery, NewState, Next,
-    PendingRecipient, QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats, VerifyReport, Waiting,
+    Admission, Admitted, BackupReport, Counts, Damage, Dedupe, Horizon, Latency, NewDelivery, NewState, Next,
+    ObjectStats, PendingRecipient, QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats,
+    VerifyReport, Waiting,
 };
 pub use pg::{Hand, hands};
 pub use store::Store;

@@ -274,6 +274,66 @@ pub struct Stats {
     pub database_bytes: u64,
     /// Bytes of `queue.db` that nothing uses; they are given back little by little.
     pub database_free: u64,
+    /// How long commits took, from the turn of their group to the server's answer, fail-overs included. Only in PostgreSQL.
+    pub commits: Latency,
+    /// Operations that wait for a commit or are in one that is under way; during a fail-over what is held. Only in
+    /// PostgreSQL.
+    pub held: u64,
+    /// Pages that took deliveries in hand,
+    pub claims: u64,
+    /// and how many they took. Only in PostgreSQL.
+    pub claimed: u64,
+    /// Content in object storage.
+    pub objects: ObjectStats,
+}
+
+/// How long something took, as a histogram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// How many times it was done.
+    pub count: u64,
+    /// How long that took in all, in microseconds.
+    pub micros: u64,
+    /// The longest since the start, in microseconds.
+    pub micros_max: u64,
+    /// How many of them took no longer than each of [`Latency::BOUNDS_MS`], those of the bounds before included.
+    pub within: [u64; 12],
+}
+
+impl Latency {
+    /// Upper bounds, in milliseconds.
+    pub const BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 30_000];
+
+    pub(crate) fn add(&mut self, took: std::time::Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.count += 1;
+        self.micros = self.micros.saturating_add(micros);
+        self.micros_max = self.micros_max.max(micros);
+        for (within, bound) in self.within.iter_mut().zip(Self::BOUNDS_MS) {
+            *within += u64::from(micros <= bound * 1_000);
+        }
+    }
+}
+
+/// What was done with object storage since the start, and what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObjectStats {
+    /// Messages whose content was put there,
+    pub puts: u64,
+    /// and how many octets that was.
+    pub put_bytes: u64,
+    /// Times that content was read there.
+    pub gets: u64,
+    /// Objects deleted with the last delivery of their message.
+    pub deletes: u64,
+    /// Objects deleted because no message referred to them.
+    pub swept: u64,
+    /// Requests that failed for good. Content that could not be put there went into the database.
+    pub failures: u64,
+    /// Messages whose content is there, of all nodes; some minutes old,
+    pub messages: u64,
+    /// and their octets.
+    pub bytes: u64,
 }
 
 /// What a backup holds.

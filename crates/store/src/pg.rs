@@ -52,8 +52,8 @@ use crate::model::{
 use crate::operate::would_change;
 use crate::settle::{Done, DoneFn};
 use committer::{Committer, LastWords};
-pub(crate) use errors::read_error;
 use errors::committed;
+pub(crate) use errors::read_error;
 use inbox::{Answer, Reply, Task};
 pub(crate) use schema::{day, make_partitions, migrate};
 use shared::Shared;
@@ -146,7 +146,12 @@ impl Engine {
     }
 
     pub(crate) async fn horizon(&self, after: Timestamp, n: usize) -> Result<Horizon> {
-        self.shared.read(|session| read::horizon(session, after.0, n)).await
+        let me = (self.shared.node(), self.shared.me.epoch);
+        let (horizon, numbers) = self.shared.read(|session| read::horizon(session, after.0, n, me)).await?;
+        // What others have put back may lie below where this node's pages begin.
+        let found = numbers.into_iter().zip(&horizon.queues);
+        self.shared.marks.lower(found.map(|(number, (_, due))| (number, due.0)));
+        Ok(horizon)
     }
 
     pub(crate) async fn note(&self, name: &str) -> Result<Option<Vec<u8>>> {

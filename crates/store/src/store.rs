@@ -155,7 +155,8 @@ impl Store {
 
     /// The queues whose first delivery is due after `after`, the earliest first: about `n` of them (all that share the
     /// last one's time), and up to which time there are no others. Costs what it returns, however many queues there are
-    /// and however much waits in them. [`Timestamp`]`(i64::MIN)` asks for the very first.
+    /// and however much waits in them. In a cluster a queue is due when something is that this node could have: what is in
+    /// the hands of others does not count, so that nobody pages for it in vain. [`Timestamp`]`(i64::MIN)` asks for the very first.
     ///
     /// # Errors
     /// `Io`, `Closed`, `Failed`.

@@ -8,3 +8,12 @@ CREATE TABLE store.told (
 );
 CREATE INDEX told_at ON store.told (at);
 ALTER TABLE store.told SET (autovacuum_vacuum_scale_factor = 0.05);
+
+-- Whose turn it was last to do what one node does for all.
+CREATE TABLE store.turn (
+    name        text PRIMARY KEY,
+    at          timestamptz NOT NULL
+);
+
+-- Content in object storage: message.place is 1. Few and large.
+CREATE INDEX message_placed ON store.message (id) INCLUDE (length) WHERE place <> 0;

@@ -2,10 +2,12 @@
 //! the same queue at once without one waiting for the other, and what one has in hand no other is given.
 //!
 //! A page begins at a mark, below which nothing is known to wait: a search from the very beginning would go through all
-//! the dead entries of the index that a long reading transaction (a backup) keeps the vacuum from removing. What others put
-//! below the mark is found by a full sweep every half minute; what this node puts there lowers it.
+//! the dead entries of the index that a long reading transaction (a backup) keeps the vacuum from removing. What this node puts
+//! below the mark lowers it, and so does a horizon that shows it what others have put there; if nobody asks for one, a full
+//! sweep every half minute finds that.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mail::{DeliveryId, Mono, QueueKey, Timestamp};
@@ -59,7 +61,7 @@ impl Marks {
         }
     }
 
-    /// This node has put something into these queues.
+    /// Something waits in these queues from these times on.
     pub(crate) fn lower(&self, added: impl Iterator<Item = (i64, i64)>) {
         let mut added = added.peekable();
         if added.peek().is_none() {
@@ -93,7 +95,9 @@ pub(crate) async fn page(
     let limit = i64::try_from(n).unwrap_or(i64::MAX);
     let ask = Ask { me: (shared.node(), shared.me.epoch), queue: number, from, now: now.0, limit };
     let claimed = shared.pool.commit_idempotent(|tx| claim(tx, ask)).await;
-    let Some(page) = committed(claimed, "paging a queue")? else { return Err(shared.fenced()) };
+    let Some((page, taken)) = committed(claimed, "paging a queue")? else { return Err(shared.fenced()) };
+    shared.counters.claims.fetch_add(u64::from(taken > 0), Ordering::Relaxed);
+    shared.counters.claimed.fetch_add(taken, Ordering::Relaxed);
     let present = now.0.min(shared.clock.now().0).saturating_sub(SLACK);
     let first = page.first().and_then(|waiting| waiting.due).map_or(i64::MAX, |due| due.0);
     shared.marks.raise(number, from, first.min(present).max(from), mono);
@@ -109,8 +113,8 @@ struct Ask {
     limit: i64,
 }
 
-/// None: this node has been taken for dead.
-async fn claim(tx: Tx, ask: Ask) -> Result<Option<Vec<Waiting>>, PgError> {
+/// A page, and how much of it was nobody's before. None: this node has been taken for dead.
+async fn claim(tx: Tx, ask: Ask) -> Result<Option<(Vec<Waiting>, u64)>, PgError> {
     let (node, epoch) = ask.me;
     // This lock lets the committer go on, and makes who takes the node for dead wait for the claim: none is left behind.
     let fence = "SELECT fenced < $2 AND epoch = $2 FROM store.node WHERE id = $1 FOR KEY SHARE";
@@ -141,7 +145,7 @@ async fn claim(tx: Tx, ask: Ask) -> Result<Option<Vec<Waiting>>, PgError> {
     if free.is_empty() {
         // Nothing is written: nothing has to wait for a standby.
         tx.abandon();
-        return Ok(Some(page));
+        return Ok(Some((page, 0)));
     }
     let (messages, indices) = keys(free.iter());
     tx.execute(
@@ -150,7 +154,7 @@ async fn claim(tx: Tx, ask: Ask) -> Result<Option<Vec<Waiting>>, PgError> {
         &[&messages, &indices, &node, &epoch],
     )
     .await?;
-    Ok(Some(page))
+    Ok(Some((page, free.len() as u64)))
 }
 
 /// Never by anything but the index of what is due, in its order.

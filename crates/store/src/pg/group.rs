@@ -83,8 +83,11 @@ async fn commit(group: &Group<'_>) -> Result<Done, Lost> {
         group.take_turn().await;
     }
     shared.health.check().map_err(Lost::Told)?;
+    let began = shared.clock.mono();
     let result = shared.pool.commit_idempotent(|tx| group.attempt(tx)).await;
-    match commit_error(result, "the queue")? {
+    let verdict = commit_error(result, "the queue")?;
+    shared.counters.commits.lock().add(shared.clock.mono().since(began));
+    match verdict {
         Verdict::Fenced => Err(Lost::Told(shared.fenced())),
         Verdict::Stands => group.done.lock().take().ok_or_else(|| {
             Lost::Told(shared.health.fail("a group was found committed that this process had not written"))

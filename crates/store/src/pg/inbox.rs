@@ -1,6 +1,9 @@
 //! What waits for the committer. While a commit is on its way to the standby the next group gathers here: that is all
 //! the policy there is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use mail::{Actor, DeliveryId, MessageId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -19,6 +22,16 @@ pub(crate) struct Op {
     pub(crate) task: Task,
     /// Behind a lock that nobody contends for: a transaction that is tried again looks at the tasks from several threads.
     reply: Mutex<Reply>,
+    held: Option<Held>,
+}
+
+/// Counts as long as it lives.
+struct Held(Arc<AtomicU64>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is to be done.
@@ -82,20 +95,28 @@ pub(crate) struct Inbox {
     sender: Mutex<Option<mpsc::UnboundedSender<Op>>>,
     /// There is something to write beside the operations.
     pub(crate) nudge: Notify,
+    held: Arc<AtomicU64>,
 }
 
 impl Inbox {
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Op>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { sender: Mutex::new(Some(sender)), nudge: Notify::new() }, receiver)
+        (Self { sender: Mutex::new(Some(sender)), nudge: Notify::new(), held: Arc::default() }, receiver)
     }
 
     /// Hands something in; it comes back when the store is closed.
-    pub(crate) fn push(&self, op: Op) -> Result<(), Op> {
+    pub(crate) fn push(&self, mut op: Op) -> Result<(), Op> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        op.held = Some(Held(self.held.clone()));
         match &*self.sender.lock() {
             Some(sender) => sender.send(op).map_err(|back| back.0),
             None => Err(op),
         }
+    }
+
+    /// How many were handed in and are not done yet.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Takes nothing more; the committer ends when it has done what is there.
@@ -110,7 +131,7 @@ impl Inbox {
 
 impl Op {
     pub(crate) fn new(task: Task, reply: Reply) -> Self {
-        Self { task, reply: Mutex::new(reply) }
+        Self { task, reply: Mutex::new(reply), held: None }
     }
 
     /// Whether its content takes so long that others should not wait for it. Settlements keep their order.

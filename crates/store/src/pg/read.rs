@@ -150,24 +150,42 @@ pub(crate) async fn with_recipients(session: &Session, mut found: Vec<Found>) ->
     Ok(found.into_iter().map(|f| f.waiting).collect())
 }
 
-/// The queues whose first delivery is due behind `after`, about `n` of them.
-pub(crate) async fn horizon(session: Session, after: i64, n: usize) -> Result<Horizon> {
+/// The queues whose first delivery that this node could have is due behind `after`, about `n` of them, with their numbers.
+/// A queue in which everything that is due is in the hands of others is due when the first that is not is, or is left out:
+/// nobody shall page it again and again for nothing.
+pub(crate) async fn horizon(
+    session: Session,
+    after: i64,
+    n: usize,
+    (node, epoch): (i32, i64),
+) -> Result<(Horizon, Vec<i64>)> {
     let limit = i64::try_from(n.max(1)).unwrap_or(i64::MAX);
     // The time of the nth: all that share it belong to the answer, so that the next question can begin behind it.
     let rows = session
         .query(
-            "SELECT org, stream, destination, due FROM store.queue WHERE due > $1 AND due <= coalesce(
+            "SELECT q.org, q.stream, q.destination, q.due, f.due, q.id FROM store.queue q LEFT JOIN LATERAL
+               (SELECT d.due FROM store.delivery d WHERE d.queue = q.id AND d.due >= q.due
+                  AND (d.node IS NULL OR d.node = $3 AND d.epoch = $4)
+                ORDER BY d.queue, d.due, d.message, d.idx LIMIT 1) f ON true
+             WHERE q.due > $1 AND q.due <= coalesce(
                (SELECT due FROM store.queue WHERE due > $1 ORDER BY due LIMIT 1 OFFSET $2::bigint - 1),
-               9223372036854775807) ORDER BY due",
-            &[&after, &limit],
+               9223372036854775807) ORDER BY q.due",
+            &[&after, &limit, &node, &epoch],
         )
         .await?;
-    let queues = rows
-        .iter()
-        .map(|row| Ok((queue_key(row, 0)?, Timestamp(row.try_get(3)?))))
-        .collect::<Result<Vec<_>>>()?;
-    let last = queues.last().filter(|_| queues.len() >= n.max(1)).map(|(_, due)| *due);
-    Ok(Horizon { queues, complete_until: last.unwrap_or(Timestamp(i64::MAX)) })
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(due) = row.try_get::<_, Option<i64>>(4)? {
+            found.push((queue_key(row, 0)?, Timestamp(due), row.try_get::<_, i64>(5)?));
+        }
+    }
+    found.sort_by_key(|(_, due, _)| *due);
+    let until = match rows.last() {
+        Some(last) if rows.len() >= n.max(1) => Timestamp(last.try_get(3)?),
+        _ => Timestamp(i64::MAX),
+    };
+    let (queues, numbers) = found.into_iter().map(|(queue, due, number)| ((queue, due), number)).unzip();
+    Ok((Horizon { queues, complete_until: until }, numbers))
 }
 
 /// The queues with something waiting whose number is behind `after`, in order of their numbers, and the last number.

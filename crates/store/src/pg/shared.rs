@@ -20,7 +20,7 @@ use crate::content::Segments;
 use crate::error::StoreError;
 use crate::health::Health;
 use crate::lock::Lock;
-use crate::model::{Counts, Stats, Waiting};
+use crate::model::{Counts, Latency, Stats, Waiting};
 use crate::notes::Notes;
 use crate::outbox::Outbox;
 use crate::room::Room;
@@ -77,6 +77,9 @@ pub(crate) struct Counters {
     pub(crate) content_bytes: AtomicU64,
     pub(crate) content_reads: AtomicU64,
     pub(crate) database_bytes: AtomicU64,
+    pub(crate) claims: AtomicU64,
+    pub(crate) claimed: AtomicU64,
+    pub(crate) commits: Mutex<Latency>,
     totals: Mutex<(Totals, Totals)>,
 }
 
@@ -230,6 +233,10 @@ impl Shared {
             content_reads: read(&c.content_reads),
             due_writes: read(&c.due_writes),
             database_bytes: read(&c.database_bytes),
+            commits: *c.commits.lock(),
+            held: self.inbox.held(),
+            claims: read(&c.claims),
+            claimed: read(&c.claimed),
             ..Stats::default()
         }
     }

@@ -260,6 +260,7 @@ impl Shared {
             due_writes: read(&c.due_writes),
             database_bytes: read(&c.database_bytes),
             database_free: read(&c.database_free),
+            ..Stats::default()
         }
     }
 }

@@ -16,7 +16,9 @@ use tempfile::TempDir;
 use crate::common::*;
 
 mod content;
+mod horizon;
 mod lost;
+mod told;
 
 /// A database and a clock that all nodes share.
 struct Cluster {
