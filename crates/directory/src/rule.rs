@@ -128,7 +128,7 @@ pub struct Entry<R> {
 
 /// All rules of a kind.
 #[doc(hidden)]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules<R> {
     pub(crate) config: Arc<[Arc<Entry<R>>]>,
     pub(crate) directory: Arc<[Arc<Entry<R>>]>,
@@ -142,7 +142,7 @@ impl<R> Default for Rules<R> {
 
 /// The rules of all kinds.
 #[doc(hidden)]
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AllRules {
     pub(crate) sources: Rules<Source>,
     pub(crate) pools: Rules<Pool>,

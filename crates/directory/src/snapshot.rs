@@ -52,6 +52,20 @@ pub(crate) enum Edit {
 }
 
 impl Snapshot {
+    /// Whether what a relay makes of the directory would be the same: organisations, domains, routes, smart hosts and rules
+    /// are, and so is what all credentials can be used with. Suppressions come and go with the mail.
+    pub fn works_like(&self, other: &Self) -> bool {
+        let scram = |of: &Self| of.credentials.values().all(|credential| credential.scram);
+        self.orgs == other.orgs
+            && self.domains == other.domains
+            && self.config_routes == other.config_routes
+            && self.routes == other.routes
+            && self.config_smarthosts == other.config_smarthosts
+            && self.smarthosts == other.smarthosts
+            && self.rules == other.rules
+            && scram(self) == scram(other)
+    }
+
     /// Takes over what another one has of the config file.
     pub(crate) fn take_config_of(&mut self, other: &Self) {
         self.config_routes = Arc::clone(&other.config_routes);

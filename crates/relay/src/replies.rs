@@ -21,7 +21,9 @@ pub(crate) fn not_admitted(error: &StoreError) -> Reply {
         StoreError::NoSpace => {
             Reply::new(452, EnhancedStatus::new(4, 3, 1), "Out of disk space here; try again later")
         }
-        StoreError::Failed(_) | StoreError::Closed => unavailable(),
+        StoreError::Failed(_) | StoreError::Fenced(_) | StoreError::Unavailable(_) | StoreError::Closed => {
+            unavailable()
+        }
         _ => {
             Reply::new(451, EnhancedStatus::new(4, 3, 0), "The message could not be stored; try again later")
         }
@@ -35,6 +37,15 @@ pub(crate) fn history_behind() -> Reply {
         451,
         EnhancedStatus::new(4, 3, 2),
         "Busy recording what became of earlier mail; try again later",
+    )
+}
+
+/// The node is being taken out of its cluster.
+pub(crate) fn draining() -> Reply {
+    Reply::new(
+        421,
+        EnhancedStatus::new(4, 3, 2),
+        "This node takes in no more mail; connect again to reach another",
     )
 }
 

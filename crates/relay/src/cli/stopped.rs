@@ -48,9 +48,7 @@ impl Stopped {
     /// Writes what is left to write and lets go of the lock.
     pub(crate) async fn close(&self) {
         self.tell().await;
-        self.relay.history.close().await;
-        self.relay.directory.close().await;
-        if let Err(error) = self.relay.store.close().await {
+        if let Err(error) = self.relay.close().await {
             super::output::error(&format!("the store could not be closed: {error}"));
         }
     }

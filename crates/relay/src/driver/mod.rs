@@ -14,6 +14,7 @@ mod paging;
 mod reports;
 mod settle;
 mod sharing;
+mod standing;
 mod worker;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use crate::service::Forwarding;
 
 pub(crate) use bounces::SignedReturns;
+pub(crate) use sharing::may_complete;
 
 /// What of the configuration the driver uses; swapped as a whole on reload.
 #[derive(Clone, Debug)]
@@ -96,6 +98,10 @@ struct Inner {
     sharing: sharing::Sharing,
     tasks: TaskTracker,
     stopping: CancellationToken,
+    /// What is under way is another node's by now.
+    cut_off: CancellationToken,
+    /// In a cluster: what this node may do.
+    member: Option<cluster::Member>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -145,6 +151,7 @@ impl Driver {
         clock: Clock,
         settings: Settings,
         attempts: Option<attempts::Attempts>,
+        member: Option<cluster::Member>,
     ) -> Self {
         let now = Now::from(&clock);
         let seed = settings.retry.seed;
@@ -173,6 +180,8 @@ impl Driver {
             sharing: sharing::Sharing::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+            member,
             runtime: tokio::runtime::Handle::current(),
         }));
         driver.spawn(worker::answer_all(driver.clone(), to_answer));
@@ -197,7 +206,10 @@ impl Driver {
         let mut core = self.0.core.lock();
         let places =
             queues.map(|queue| (core.scheduler.reserve(&queue, credential.as_ref(), now), queue)).collect();
-        Reserved { driver: self.clone(), places }
+        drop(core);
+        let mut reserved = Reserved { driver: self.clone(), places };
+        self.place_elsewhere(&mut reserved);
+        reserved
     }
 
     /// A credential's name as the scheduler has it; none when nothing bounds it.
@@ -293,6 +305,19 @@ impl Driver {
                 }
                 Effect::Locate { destination } => self.spawn(locating::locate(self.clone(), destination)),
                 Effect::PutBack { id, due, .. } => self.put_back(core, id, due),
+                // A node that drains takes nothing; it asks again a little later whether it still does.
+                Effect::Horizon { .. } if self.is_draining() => {
+                    let driver = self.clone();
+                    self.spawn(async move {
+                        driver.with_core(|core, now, out| core.scheduler.horizon_failed(now, out));
+                    });
+                }
+                Effect::Page { queue, .. } if self.is_draining() => {
+                    let driver = self.clone();
+                    self.spawn(async move {
+                        driver.with_core(|core, now, out| core.scheduler.page_failed(&queue, now, out));
+                    });
+                }
                 Effect::Horizon { after, n } => self.spawn(paging::horizon(self.clone(), after, n)),
                 Effect::Page { queue, n } => self.spawn(paging::page(self.clone(), queue, n)),
                 Effect::CloseIdle { path } => {

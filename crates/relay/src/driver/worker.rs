@@ -14,6 +14,7 @@ use store::{Next, Settlement, StoreError, Waiting};
 use tokio::sync::{mpsc, oneshot};
 
 use super::settle::Ended;
+use super::sharing::OnLoan;
 use super::{Answer, Driver, Order};
 
 /// Delivers over one connection until there is nothing left for it.
@@ -43,6 +44,8 @@ struct Worker {
 enum Done {
     Ended(Box<Ended>),
     Damaged(Box<Waiting>, String),
+    /// Nothing was attempted, and another node may do it.
+    Back(Box<Waiting>),
     Nothing,
 }
 
@@ -50,7 +53,9 @@ impl Worker {
     /// Delivers one; says what comes next.
     async fn turn(&mut self, id: DeliveryId) -> Option<DeliveryId> {
         let under_attempt = self.driver.0.attempts.as_ref().map(|attempts| attempts.begin(id));
-        let (report, done) = self.deliver_one(id).await;
+        let here = self.driver.clone();
+        let on_loan = here.0.member.is_some().then(|| here.0.sharing.begin(id));
+        let (report, done) = self.deliver_one(id, on_loan.as_ref()).await;
         let driver = &self.driver;
         let stopping = driver.0.stopping.is_cancelled();
         // The scheduler hears of the connection before the settlement can be committed.
@@ -63,9 +68,11 @@ impl Worker {
             let told = (turn == Turn::Wait).then(|| core.wait_idle(&self.path));
             (turn, told)
         });
+        drop(on_loan);
         match done {
             Done::Ended(ended) => driver.settle(*ended).await,
             Done::Damaged(waiting, reason) => quarantine(driver, &waiting, reason),
+            Done::Back(waiting) => driver.hand_back(&waiting),
             Done::Nothing => {}
         }
         drop(under_attempt);
@@ -105,13 +112,17 @@ impl Worker {
     }
 
     /// One attempt. What it says is what became of the connection, and what there is to settle.
-    async fn deliver_one(&mut self, id: DeliveryId) -> (Report, Done) {
+    async fn deliver_one(&mut self, id: DeliveryId, on_loan: Option<&OnLoan<'_>>) -> (Report, Done) {
         let driver = self.driver.clone();
+        let may_begin = driver.may_begin().await;
         let waiting = driver.0.core.lock().waiting.remove(&id);
         // While stopping, it stays active on disk and waits there for the next start.
         let Some(waiting) = waiting.filter(|_| !driver.0.stopping.is_cancelled()) else {
             return (self.untouched(), Done::Nothing);
         };
+        if !may_begin {
+            return (self.untouched(), Done::Back(Box::new(waiting)));
+        }
         let content = match &waiting.body {
             Some(body) => Ok(body.clone()),
             None => driver.0.store.content(&waiting.content).await,
@@ -133,7 +144,23 @@ impl Worker {
             return (self.untouched(), Done::Ended(Box::new(ended)));
         }
         let (job, sender) = driver.job(waiting, content);
-        let attempt = self.link.attempt(&job).await;
+        let cut_off = driver.0.cut_off.clone();
+        let attempt = self.link.attempt(&job);
+        let attempt = async {
+            match on_loan {
+                Some(loan) => loan.run(attempt).await,
+                None => Some(attempt.await),
+            }
+        };
+        let Some(attempt) = cut_off.run_until_cancelled(attempt).await else {
+            return (Report::of(schedule::Link::Closed), Done::Nothing);
+        };
+        let Some(attempt) = attempt else {
+            return (Report::of(schedule::Link::Closed), Done::Back(Box::new(job.waiting)));
+        };
+        if attempt.outcomes.iter().all(|of| of.outcome == deliver::withheld()) {
+            return (Report::of(schedule::Link::Closed), Done::Back(Box::new(job.waiting)));
+        }
         let (signals, advice) = self.judge(&attempt);
         let link = match self.link.unreachable() {
             Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),

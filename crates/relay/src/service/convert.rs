@@ -11,7 +11,7 @@ use crate::driver;
 /// Ids of the embedded store have no node part.
 const NODE: u16 = 0;
 
-pub(super) fn store(config: &Config, memory: store::MemoryBudget) -> store::Config {
+pub(crate) fn store(config: &Config, memory: store::MemoryBudget) -> store::Config {
     store::Config {
         memory,
         disk_reserve: config.limits.disk_reserve,
@@ -21,7 +21,39 @@ pub(super) fn store(config: &Config, memory: store::MemoryBudget) -> store::Conf
     }
 }
 
-pub(super) fn history(config: &Config) -> history::Config {
+/// How the database of a cluster is reached.
+pub(crate) fn postgres(config: &Config) -> postgres::Config {
+    let store = &config.store;
+    let url = store.url.as_ref().map_or("", config::Secret::expose);
+    postgres::Config {
+        ca_file: config.tls.ca_file.clone(),
+        pool: store.connections,
+        durability: match store.durability {
+            config::Durability::Checked => postgres::Durability::Checked,
+            config::Durability::Provider => postgres::Durability::Provider,
+        },
+        hold: store.hold,
+        application_name: format!("posthouse {}", config.cluster.node),
+        ..postgres::Config::new(url)
+    }
+}
+
+/// The store of a node of a cluster.
+pub(super) fn shared_store(
+    config: &Config,
+    pool: &postgres::Pool,
+    fence: store::Fence,
+    memory: store::MemoryBudget,
+) -> store::PostgresConfig {
+    store::PostgresConfig {
+        memory,
+        disk_reserve: config.limits.disk_reserve,
+        crashes_max: config.queue.crashes,
+        ..store::PostgresConfig::new(pool.clone(), fence, config.data_dir.join("spool"))
+    }
+}
+
+pub(crate) fn history(config: &Config) -> history::Config {
     history::Config { keep: config.history.keep, ..history::Config::default() }
 }
 

@@ -87,6 +87,22 @@ fn usable<R, T>(
     }
 }
 
+/// The name of the keys among what all nodes of a cluster share.
+const SHARED: &str = "forward.keys";
+
+/// The keys that all nodes of a cluster share; made on first use.
+///
+/// # Errors
+/// In words: the directory can't be asked, or holds something else.
+pub(super) async fn shared_keys(directory: &directory::Directory) -> Result<Keys, String> {
+    let at_fault = |error: &dyn std::fmt::Display| format!("the keys of return paths: {error}");
+    let new = Keys::make().map_err(|error| at_fault(&error))?;
+    let kept = directory.shared_secret(SHARED, || new.to_text().into_bytes()).await;
+    let text =
+        String::from_utf8(kept.map_err(|error| at_fault(&error))?).map_err(|error| at_fault(&error))?;
+    Keys::parse(&text).map_err(|error| at_fault(&error))
+}
+
 /// The keys in `data_dir`; made on first use. Nobody else may read them.
 ///
 /// # Errors

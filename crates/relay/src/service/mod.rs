@@ -1,16 +1,21 @@
 //! The running relay: everything opened and wired together, and how it starts, reloads and stops.
 
+mod cluster;
 mod control;
 mod convert;
 mod convert_deliver;
 pub(crate) mod convert_forward;
 mod convert_schedule;
+mod doors;
 mod explain;
 mod explain_outgoing;
 mod forwarding;
 mod gate;
+mod housekeeping;
 mod logging;
 mod metrics;
+mod opening;
+mod privileges;
 mod reload;
 mod run;
 mod security;
@@ -33,11 +38,15 @@ use store::Store;
 use crate::config::Config;
 use crate::driver::Driver;
 
-pub(crate) use control::RelayControl;
-pub(crate) use convert::{config_smarthosts, delivering, routes as config_routes};
+pub(crate) use control::{Members, RelayControl, database};
+pub(crate) use convert::{
+    config_smarthosts, delivering, history as history_config, postgres as postgres_config,
+    routes as config_routes, store as store_config,
+};
 pub(crate) use forwarding::{Applied, Forwarding, Opened, Special};
 pub(crate) use gate::Gate;
-pub(crate) use run::{ServeError, open, serve};
+pub(crate) use opening::open;
+pub(crate) use run::{ServeError, serve};
 pub(crate) use security::Security;
 pub(crate) use tell::tell;
 
@@ -69,4 +78,6 @@ pub(crate) struct Relay {
     pub(crate) connections: Connections,
     /// Makes reloads one after the other.
     pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// This node's place in its cluster; none for a relay alone.
+    pub(crate) cluster: Option<cluster::Cluster>,
 }
