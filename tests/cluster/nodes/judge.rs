@@ -27,6 +27,7 @@ impl Nodes {
         driver.stop();
         let promised = driver.promised();
         assert_eq!(promised, driver.with(|outcome| *outcome == Outcome::Acknowledged), "{name}: the journal");
+        let promised = &promised | &self.sent();
         let node = &self.relays[*self.running().first().expect("a node that runs")].relay;
         // What was under way in three crashes is held, for it may be the cause; here it is not.
         eventually("what is held is let go", EVER, || {

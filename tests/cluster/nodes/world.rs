@@ -1,6 +1,6 @@
 //! A cluster as a company would build it: relays and engines on machines of their own, the next hop elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -121,6 +121,8 @@ pub(crate) struct Nodes {
     pub(crate) sink: Sink,
     pub(crate) patroni: Patroni,
     pub(crate) clock: Clock,
+    /// What the test sent itself.
+    sent: Mutex<BTreeSet<String>>,
     _lan: Lan,
 }
 
@@ -142,8 +144,15 @@ impl Nodes {
     pub(crate) fn send(&self, n: usize, id: &str, to: &str) -> Reply {
         let letter = Letter::new(id, 2_000);
         self.arrivals.sending(&letter);
-        client::send_one(self.relays[n].relay.smtp(), "sender@client.example", &[to], &letter.bytes)
-            .expect(250)
+        let smtp = self.relays[n].relay.smtp();
+        let reply = client::send_one(smtp, "sender@client.example", &[to], &letter.bytes).expect(250);
+        self.sent.lock().unwrap().insert(letter.id);
+        reply
+    }
+
+    /// The letters that the test sent itself, each of which was acknowledged.
+    pub(crate) fn sent(&self) -> BTreeSet<String> {
+        self.sent.lock().unwrap().clone()
     }
 
     /// The address of a node.

@@ -19,7 +19,7 @@ fn the_limit_of_a_site_is_never_exceeded() {
     for domain in ["one.example", "two.example"] {
         nodes.arrivals.treat(domain, Manner::Slowly(Duration::from_millis(200)));
     }
-    let driver = nodes.drive(6, Sizes::Small);
+    let driver = nodes.drive(3, Sizes::Small);
     more(&nodes, 200);
     kept(&nodes, "in peace");
     assert_eq!(nodes.sink.connections_max(), LIMIT, "the limit was never reached: this has shown nothing");
