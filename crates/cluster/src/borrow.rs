@@ -6,6 +6,7 @@ use std::time::Duration;
 use mail::Mono;
 use postgres::{PgError, Tx};
 
+use crate::share::fair_share;
 use crate::{Claim, ClusterError, GRANT, Member, share};
 
 /// The node gives a grant up so much earlier than the database does: for clocks that do not run alike.
@@ -23,8 +24,11 @@ pub struct Wish {
     pub capacity: u64,
     /// How much this node would like. Zero gives back what it has.
     pub wanted: u64,
-    /// How much it cannot give back now, such as open connections. Zero for tokens.
+    /// How much it cannot give back now, such as open connections.
     pub in_use: u64,
+    /// How long what it got stays its own when it does not renew, beyond [`GRANT`]. For what is used up for a time, such as
+    /// the messages of a period: nobody knows how many of them a dead node has sent.
+    pub lasts: Duration,
 }
 
 /// What this node got.
@@ -34,6 +38,8 @@ pub struct Grant {
     pub key: String,
     /// How much it may use, all in all. Never more than it wished for, save what is in use.
     pub amount: u64,
+    /// How much would be its part if all could be divided anew. What it has above that, others wait for.
+    pub fair: u64,
     /// Until when, by this node's monotonic clock. Renew it at half-time.
     pub until: Mono,
 }
@@ -64,15 +70,27 @@ impl Borrow {
         let started = self.member.0.clock.mono();
         let node = self.member.token().node;
         let wishes = &wishes;
-        let amounts = self.member.0.pool.commit_idempotent(|tx| lend(tx, node, wishes)).await?;
+        let parts = self.member.0.pool.commit_idempotent(|tx| lend(tx, node, wishes)).await?;
         let until = started.plus(GRANT - MARGIN);
-        let grant = |(wish, amount): (&Wish, u64)| Grant { key: wish.key.clone(), amount, until };
-        Ok(wishes.iter().zip(amounts).map(grant).collect())
+        let grant = |(wish, part): (&Wish, Part)| Grant {
+            key: wish.key.clone(),
+            amount: part.amount,
+            fair: part.fair,
+            until,
+        };
+        Ok(wishes.iter().zip(parts).map(grant).collect())
     }
 }
 
-/// One transaction of [`Borrow::renew`]; the wishes are sorted. Returns an amount for each.
-async fn lend(tx: Tx, me: u16, wishes: &[Wish]) -> Result<Vec<u64>, PgError> {
+/// What a node gets of a limit, and what would be its part.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    amount: u64,
+    fair: u64,
+}
+
+/// One transaction of [`Borrow::renew`]; the wishes are sorted. Returns a part for each.
+async fn lend(tx: Tx, me: u16, wishes: &[Wish]) -> Result<Vec<Part>, PgError> {
     let keys: Vec<&str> = wishes.iter().map(|w| w.key.as_str()).collect();
     let server: String = tx.query_one(SERVER, &[]).await?.get(0);
     tx.execute(
@@ -85,16 +103,17 @@ async fn lend(tx: Tx, me: u16, wishes: &[Wish]) -> Result<Vec<u64>, PgError> {
     let locked = tx.query(lock, &[&keys]).await?;
     let moved: Vec<&str> =
         locked.iter().filter(|r| r.get::<_, &str>(1) != server).map(|r| r.get(0)).collect();
-    let seconds = GRANT.as_secs_f64();
+    let seconds: Vec<f64> = wishes.iter().map(|w| (GRANT + w.lasts).as_secs_f64()).collect();
     if !moved.is_empty() {
-        let extend = "UPDATE cluster.loan SET expires = clock_timestamp() + make_interval(secs => $2) \
-            WHERE key = ANY($1) AND amount > 0";
-        tx.execute(extend, &[&moved, &seconds]).await?;
+        let extend = "UPDATE cluster.loan AS l SET expires = clock_timestamp() + make_interval(secs => w.seconds) \
+            FROM unnest($2::text[], $3::float8[]) AS w (key, seconds) \
+            WHERE l.key = w.key AND l.key = ANY($1) AND l.amount > 0";
+        tx.execute(extend, &[&moved, &keys, &seconds]).await?;
         let note = "UPDATE cluster.borrowed SET server = $2 WHERE key = ANY($1)";
         tx.execute(note, &[&moved, &server]).await?;
     }
     let claims = claims(&tx, &keys).await?;
-    let amounts: Vec<u64> = wishes
+    let parts: Vec<Part> = wishes
         .iter()
         .map(|wish| {
             let mut of_key = claims.get(&wish.key).cloned().unwrap_or_default();
@@ -105,11 +124,15 @@ async fn lend(tx: Tx, me: u16, wishes: &[Wish]) -> Result<Vec<u64>, PgError> {
                     of_key.push(Claim { node: me, wanted: wish.wanted.max(wish.in_use), held: 0, served: 0 })
                 }
             }
-            share(wish.capacity, &of_key, me, wish.in_use)
+            Part {
+                amount: share(wish.capacity, &of_key, me, wish.in_use),
+                fair: fair_share(wish.capacity, &of_key, me),
+            }
         })
         .collect();
-    store(&tx, me, wishes, &amounts, seconds).await?;
-    Ok(amounts)
+    let amounts: Vec<u64> = parts.iter().map(|part| part.amount).collect();
+    store(&tx, me, wishes, &amounts, &seconds).await?;
+    Ok(parts)
 }
 
 /// What all nodes want and have of these limits. A wish that was not renewed is none.
@@ -129,15 +152,15 @@ async fn claims(tx: &Tx, keys: &[&str]) -> Result<BTreeMap<String, Vec<Claim>>, 
     Ok(claims)
 }
 
-async fn store(tx: &Tx, me: u16, wishes: &[Wish], amounts: &[u64], seconds: f64) -> Result<(), PgError> {
+async fn store(tx: &Tx, me: u16, wishes: &[Wish], amounts: &[u64], seconds: &[f64]) -> Result<(), PgError> {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let keys: Vec<&str> = wishes.iter().map(|w| w.key.as_str()).collect();
     let wanted: Vec<i64> = wishes.iter().map(|w| number(w.wanted.max(w.in_use))).collect();
     let amounts: Vec<i64> = amounts.iter().copied().map(number).collect();
     let sql = "INSERT INTO cluster.loan AS l (key, node, amount, wanted, served, expires) \
         SELECT key, $1, amount, wanted, CASE WHEN amount > 0 THEN clock_timestamp() ELSE to_timestamp(0) END, \
-            clock_timestamp() + make_interval(secs => $5) \
-        FROM unnest($2::text[], $3::bigint[], $4::bigint[]) AS w (key, amount, wanted) \
+            clock_timestamp() + make_interval(secs => seconds) \
+        FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::float8[]) AS w (key, amount, wanted, seconds) \
         ON CONFLICT (key, node) DO UPDATE SET amount = excluded.amount, wanted = excluded.wanted, \
             served = greatest(l.served, excluded.served), expires = excluded.expires";
     tx.execute(sql, &[&i32::from(me), &keys, &amounts, &wanted, &seconds]).await?;

@@ -25,7 +25,7 @@ pub use member::{Beats, Ended, Member, NodeConfig, Takeover};
 pub use node::{Node, NodeState, Token, forget, nodes, set_draining};
 pub use observer::{Observer, Sight};
 pub use role::Elected;
-pub use share::{Claim, share};
+pub use share::{Claim, fair_share, share};
 pub use survey::{Holder, Survey, survey};
 
 use std::time::Duration;

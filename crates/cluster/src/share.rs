@@ -24,11 +24,11 @@ pub fn share(capacity: u64, claims: &[Claim], me: u16, in_use: u64) -> u64 {
     let Some(mine) = claims.iter().find(|c| c.node == me) else { return in_use };
     let held: u64 = claims.iter().filter(|c| c.node != me).map(|c| c.held).fold(0, u64::saturating_add);
     let free = capacity.saturating_sub(held);
-    fair(capacity, claims, me).min(free).min(mine.wanted).max(in_use)
+    fair_share(capacity, claims, me).min(free).min(mine.wanted).max(in_use)
 }
 
-/// The share of `me` if all could be divided anew.
-fn fair(capacity: u64, claims: &[Claim], me: u16) -> u64 {
+/// The share of `me` if all could be divided anew. Never more than it wants.
+pub fn fair_share(capacity: u64, claims: &[Claim], me: u16) -> u64 {
     let mut rest = capacity;
     let mut open: Vec<_> = claims.iter().filter(|c| c.wanted > 0).collect();
     // Who wants little is served first; what remains is divided among the others.
@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn all(capacity: u64, claims: &[Claim]) -> Vec<u64> {
-        claims.iter().map(|c| fair(capacity, claims, c.node)).collect()
+        claims.iter().map(|c| fair_share(capacity, claims, c.node)).collect()
     }
 
     #[test]

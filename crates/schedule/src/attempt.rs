@@ -116,6 +116,7 @@ impl Scheduler {
         let site = state.site;
         let closed = matches!(state.health.door(state.open, now.mono), Door::Closed { .. });
         let too_many = state.slots > state.window(&self.policy.limits)
+            || !self.shares.has_place(state.shares.connections, state.slots - 1, now.mono)
             || self.sites[site].slots > self.fair_share()
             || self.slots > self.policy.limits.connections_total.max(1);
         if closed || too_many || !self.sources[state.source].is_there {
@@ -217,6 +218,7 @@ impl Scheduler {
         let path = &mut self.paths[path];
         path.slots -= 1;
         path.open -= usize::from(was_open);
+        self.shares.freed(path.shares.connections, self.seen);
         let site = &mut self.sites[path.site];
         site.slots -= 1;
         self.slots -= 1;

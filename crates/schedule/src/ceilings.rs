@@ -8,6 +8,7 @@ use crate::clock::Now;
 use crate::meter::{Gate, Meter};
 use crate::queue::{NONE, QueueIx};
 use crate::scheduler::Scheduler;
+use crate::share::Shares;
 
 /// So many wait in memory for a rate before others get their time on disk.
 const WAIT_IN_MEMORY: usize = 50;
@@ -26,7 +27,7 @@ impl Scheduler {
             return None;
         }
         self.revision += 1;
-        Some(now.wall_at(meter.book(waiting, took, now.mono)))
+        Some(now.wall_at(meter.book(&self.shares, waiting, took, now.mono)))
     }
 
     /// The time of a message whose organisation or route has mail waiting for its rate already.
@@ -34,20 +35,20 @@ impl Scheduler {
         let q = &self.queues[ix];
         let (org, dest, held) = (q.org, q.dest, q.held());
         let org = &mut self.orgs[org];
-        let mut booked = book(&mut org.meter, org.held, now);
+        let mut booked = book(&mut org.meter, &self.shares, org.held, now);
         if dest != NONE {
-            booked = booked.max(book(&mut self.dests[dest].meter, held, now));
+            booked = booked.max(book(&mut self.dests[dest].meter, &self.shares, held, now));
         }
         self.revision += u64::from(booked.is_some());
         booked
     }
 }
 
-fn book(meter: &mut Meter, held: usize, now: Now) -> Option<Timestamp> {
+fn book(meter: &mut Meter, shares: &Shares, held: usize, now: Now) -> Option<Timestamp> {
     meter.ceiling.rate?;
-    let waits = matches!(meter.gate(now.mono), Gate::Until(_)) && held >= WAIT_IN_MEMORY;
+    let waits = matches!(meter.gate(shares, now.mono), Gate::Until(_)) && held >= WAIT_IN_MEMORY;
     if !waits && !meter.is_booked(now.mono) {
         return None;
     }
-    Some(now.wall_at(meter.book(held, std::time::Duration::ZERO, now.mono)))
+    Some(now.wall_at(meter.book(shares, held, std::time::Duration::ZERO, now.mono)))
 }

@@ -129,6 +129,11 @@ impl Scheduler {
                     let look =
                         if matches!(held, Held::Warmup(_)) { at.min(now.mono.plus(LOOK_AGAIN)) } else { at };
                     self.set_timer(Timer::Path(path), look);
+                    self.want_more(path, held, now);
+                }
+                Room::Lent(share) => {
+                    waits = true;
+                    self.shares.want(share, now.mono);
                 }
                 Room::Answers(at) => {
                     self.set_timer(Timer::Path(path), at);
@@ -153,7 +158,8 @@ impl Scheduler {
     /// Whether a path can take a delivery.
     pub(crate) fn room(&self, path: PathIx, asks: bool, now: Now) -> Room {
         let path = &self.paths[path];
-        path.room(asks, &self.sources[path.source], &self.warmups, &self.policy.limits, now)
+        let bounds = (&self.policy.limits, &self.shares);
+        path.room(asks, &self.sources[path.source], &self.warmups, bounds, now)
     }
 
     /// A delivery begins on a connection.
@@ -163,7 +169,9 @@ impl Scheduler {
         self.meters_start(entry, now);
         let path = &mut self.paths[path];
         if let Some(rate) = path.traffic.rate {
-            path.messages.take(rate, now.mono);
+            let share = path.shares.messages;
+            path.messages.take(self.shares.paced(share, rate), now.mono);
+            self.shares.sent(share, now.mono);
             self.revision += 1;
         }
         if self.sources[path.source].warmup.as_ref().is_some_and(|plan| plan.limit_at(now.wall).is_some()) {
@@ -177,8 +185,11 @@ impl Scheduler {
         let path = &mut self.paths[path];
         path.health.probing = path.health.failures > 0;
         path.slots += 1;
+        self.shares.touch(path.shares.connections);
         if let Some(rate) = path.traffic.connection_rate {
-            path.connections.take(rate, now.mono);
+            let share = path.shares.new_connections;
+            path.connections.take(self.shares.paced(share, rate), now.mono);
+            self.shares.sent(share, now.mono);
         }
         let site = &mut self.sites[path.site];
         self.busy_sites += usize::from(site.slots == 0);

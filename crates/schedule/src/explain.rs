@@ -12,6 +12,7 @@ use crate::path::{Held, PathIx, PathState, Room};
 use crate::policy::{DEFAULT_POOL, Suspension};
 use crate::queue::{NONE, Queue, QueueIx, Stage};
 use crate::scheduler::Scheduler;
+use crate::share::ShareIx;
 use crate::site::{GroupIx, Site, SiteIx, lane_of};
 use crate::snapshot::{PathView, QueueView, SiteView, Snapshot, Totals, WarmupView};
 use crate::traffic::Traffic;
@@ -179,8 +180,9 @@ impl Scheduler {
     }
 
     fn meter_waits(&self, meter: &Meter, of: Owner, now: Now) -> Option<(Waits, Option<Timestamp>)> {
-        match meter.gate(now.mono) {
+        match meter.gate(&self.shares, now.mono) {
             Gate::Open => None,
+            Gate::Lent(share) => Some((self.shared_waits(share), None)),
             Gate::Full(limit) => Some((Waits::Ceiling { of, limit }, None)),
             Gate::Until(at) => {
                 meter.ceiling.rate.map(|rate| (Waits::OverRate { of, rate }, Some(now.wall_at(at))))
@@ -202,6 +204,7 @@ impl Scheduler {
         // The path that has the best prospects: one that is merely busy, then the one that is held for the shortest time.
         let order = |room: &Room| match room {
             Room::Busy | Room::Open | Room::New => (0, now.mono),
+            Room::Lent(_) => (1, now.mono),
             Room::Until(at, _) => (1, *at),
             Room::Answers(at) => (2, *at),
             Room::Gone => (3, now.mono),
@@ -230,11 +233,22 @@ impl Scheduler {
                 };
                 (waits, Some(now.wall_at(at)))
             }
+            Room::Lent(share) => (self.shared_waits(share), None),
             Room::Busy | Room::Open | Room::New | Room::Gone => {
                 let limits = &self.policy.limits;
                 let (window, limit) = (state.window(limits), state.limit(limits));
                 (Waits::Connections { path: name, taken: state.slots, window, limit }, None)
             }
+        }
+    }
+
+    fn shared_waits(&self, share: ShareIx) -> Waits {
+        let share = self.shares.all.get(share);
+        let of = share.map_or_else(|| "".into(), |share| share.key.clone());
+        Waits::Shared {
+            of,
+            lent: share.map_or(0, |share| share.amount),
+            limit: share.map_or(0, |share| share.capacity),
         }
     }
 
@@ -286,11 +300,12 @@ impl Scheduler {
         let limits = &self.policy.limits;
         let later = |at: mail::Mono| (at > now.mono).then(|| now.wall_at(at));
         let plan = self.sources[path.source].warmup.as_ref();
+        let lent = self.shares.usable(path.shares.connections, now.mono);
         PathView {
             path: path.name.clone(),
             connections: path.slots,
             idle: path.idle,
-            window: path.window(limits),
+            window: path.window(limits).min(usize::try_from(lent).unwrap_or(usize::MAX)),
             limit: path.limit(limits),
             traffic: path.traffic,
             failures: path.health.failures,

@@ -21,6 +21,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// How long to wait when the answer brought nothing new.
 const NO_ROOM: Duration = Duration::from_secs(1);
 
+/// So many queues are asked for at a time when the store is asked again: only what is due has to be known.
+const LOOK_AGAIN: usize = 1000;
+
 /// So many queues in line for a page are looked at for one to forget.
 const LOOK_AT: usize = 32;
 
@@ -55,6 +58,7 @@ impl Scheduler {
         let asked = self.horizon;
         self.horizon = until.min(self.missed);
         self.missed = Timestamp(i64::MAX);
+        self.again &= self.horizon <= now.wall;
         if self.horizon <= asked {
             // No room for what is due next: asking again at once would bring the same.
             self.ask_again = Some(now.mono.plus(NO_ROOM));
@@ -77,6 +81,7 @@ impl Scheduler {
     /// What is in memory stays there. To be said every few seconds, and when a node is gone.
     pub fn look_again(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.seen = self.seen.max(now.mono);
+        self.again = true;
         self.lower_horizon(Timestamp(i64::MIN));
         self.ask(now, out);
         self.arm(now, out);
@@ -88,7 +93,9 @@ impl Scheduler {
             return;
         }
         self.asking = true;
-        out.push(Effect::Horizon { after: self.horizon, n: self.policy.limits.queues.max(1) });
+        let most = self.policy.limits.queues.max(1);
+        let n = if self.again { most.min(LOOK_AGAIN) } else { most };
+        out.push(Effect::Horizon { after: self.horizon, n });
     }
 
     /// When the store is to be asked.

@@ -36,9 +36,14 @@
 //! had been tried, and a hundred thousand messages for a dead smart host cost one connection per interval, not one each. A path
 //! that was only told to slow down rests, and its mail waits.
 //!
+//! In a cluster the limits of paths, organisations, credentials, routes and warm-up plans hold for all nodes together
+//! ([`Scheduler::set_sharing`]). Each node borrows places of them for some seconds: [`Scheduler::wishes`] says what it would like,
+//! [`Scheduler::granted`] what it got. What was not lent is not used, and what has run out is closed.
+//!
 //! At the start: [`Scheduler::new`], [`Scheduler::restore`] with what [`Scheduler::state`] said last, [`Scheduler::tick`].
 
 mod attempt;
+mod borrow;
 mod ceilings;
 mod clock;
 mod decide;
@@ -68,6 +73,7 @@ mod snapshot;
 mod timer;
 mod traffic;
 mod turns;
+mod uses;
 mod why;
 mod window;
 
@@ -82,7 +88,7 @@ pub use policy::{
 pub use providers::{Provider, ProviderView, Providers, ProvidersError, ReplyView};
 pub use saved::{SavedCause, SavedClock, SavedPath, SavedState};
 pub use scheduler::Scheduler;
-pub use share::{Granted, Wish};
+pub use share::{Borrowed, Granted, Wish};
 pub use signal::{Advice, Judgement, Signal};
 pub use snapshot::{PathView, QueueView, SiteView, Snapshot, Totals, WarmupView};
 pub use traffic::{Rate, RateError, Traffic};

@@ -48,6 +48,15 @@ impl Pace {
         self.even = self.even.max(now).plus(interval(rate));
     }
 
+    /// The rate was one thing and is another now: what is to be waited for becomes shorter or longer with it.
+    pub(crate) fn rescale(&mut self, from: u64, to: u64, now: Mono) {
+        if from > 0 && to > 0 && from != to && self.even > now {
+            let ahead = self.even.since(now);
+            let nanos = ahead.as_nanos().saturating_mul(u128::from(from)) / u128::from(to);
+            self.even = now.plus(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        }
+    }
+
     /// Whether it would hold up the next one.
     pub(crate) fn is_ahead(self, now: Mono) -> bool {
         self.even > now

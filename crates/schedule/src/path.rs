@@ -12,6 +12,8 @@ use crate::ids::stable_hash;
 use crate::limits::Limits;
 use crate::pace::Pace;
 use crate::policy::{Warmup, day_of, midnight_after};
+use crate::queue::NONE;
+use crate::share::{Free, Kind, Share, ShareIx, Shares};
 use crate::site::SiteIx;
 use crate::traffic::Traffic;
 
@@ -41,6 +43,29 @@ pub(crate) struct PathState {
     pub(crate) timer: Option<Mono>,
     /// It stands in the list of paths that may have an idle connection.
     pub(crate) idle_listed: bool,
+    /// Its limits as shares, if all nodes share them.
+    pub(crate) shares: PathShares,
+}
+
+/// The limits of a path, each by its share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathShares {
+    pub(crate) connections: ShareIx,
+    pub(crate) messages: ShareIx,
+    pub(crate) new_connections: ShareIx,
+    pub(crate) warmup: ShareIx,
+}
+
+impl PathShares {
+    /// All are this node's own.
+    pub(crate) const OWN: Self =
+        Self { connections: NONE, messages: NONE, new_connections: NONE, warmup: NONE };
+
+    pub(crate) fn all(self) -> impl Iterator<Item = ShareIx> {
+        [self.connections, self.messages, self.new_connections, self.warmup]
+            .into_iter()
+            .filter(|ix| *ix != NONE)
+    }
 }
 
 /// What is remembered of a path that is not in use.
@@ -66,6 +91,8 @@ pub(crate) enum Room {
     Until(Mono, Held),
     /// At that moment; meanwhile its mail is answered for.
     Answers(Mono),
+    /// When more of this share is lent to this node.
+    Lent(ShareIx),
     /// Never again: the source is not configured any more.
     Gone,
 }
@@ -95,6 +122,7 @@ impl PathState {
             connections: Pace::default(),
             timer: None,
             idle_listed: false,
+            shares: PathShares::OWN,
         }
     }
 
@@ -137,7 +165,7 @@ impl PathState {
         asks: bool,
         source: &SourceState,
         warmups: &Warmups,
-        limits: &Limits,
+        (limits, shares): (&Limits, &Shares),
         now: Now,
     ) -> Room {
         if !source.is_there {
@@ -154,23 +182,39 @@ impl PathState {
         if !has_open && (door == Door::Inside || self.slots >= self.window(limits)) {
             return Room::Busy;
         }
-        if let Some(limit) = source.warmup.as_ref().and_then(|plan| plan.limit_at(now.wall))
-            && warmups.sent(self, now.wall) >= limit
-        {
-            return Room::Until(now.mono_at(midnight_after(now.wall)), Held::Warmup(limit));
+        // A connection that is open stays usable: it has its place. Unless the loan is over.
+        let places = if has_open { self.slots.saturating_sub(1) } else { self.slots };
+        let lent = &self.shares;
+        if !shares.has_place(lent.connections, places, now.mono) {
+            return Room::Lent(lent.connections);
         }
-        if let Some(at) =
-            self.traffic.rate.map(|rate| self.messages.free_at(rate)).filter(|&at| at > now.mono)
-        {
-            return Room::Until(at, Held::Rate);
+        if let Some(limit) = source.warmup.as_ref().and_then(|plan| plan.limit_at(now.wall)) {
+            let sent = warmups.sent(self, now.wall);
+            if sent >= limit {
+                return Room::Until(now.mono_at(midnight_after(now.wall)), Held::Warmup(limit));
+            }
+            let share = shares.all.get(lent.warmup);
+            let is_lent = |share: &Share| {
+                share.kind == Kind::Warmup(day_of(now.wall)) && u64::from(sent) < share.usable(now.mono)
+            };
+            if !share.is_none_or(is_lent) {
+                return Room::Lent(lent.warmup);
+            }
+        }
+        let paced = |rate, pace: Pace, share, held| match shares.may_send(share, now.mono) {
+            Free::No => Some(Room::Lent(share)),
+            Free::Until(end) => Some(Room::Until(end.max(pace.free_at(rate)), held)),
+            Free::Yes => Some(pace.free_at(rate)).filter(|at| *at > now.mono).map(|at| Room::Until(at, held)),
+        };
+        let by_rate = self.traffic.rate.and_then(|r| paced(r, self.messages, lent.messages, Held::Rate));
+        if let Some(waits) = by_rate {
+            return waits;
         }
         if has_open {
             return Room::Open;
         }
-        match self.traffic.connection_rate.map(|rate| self.connections.free_at(rate)) {
-            Some(at) if at > now.mono => Room::Until(at, Held::ConnectionRate),
-            _ => Room::New,
-        }
+        let (rate, share) = (self.traffic.connection_rate, lent.new_connections);
+        rate.and_then(|rate| paced(rate, self.connections, share, Held::ConnectionRate)).unwrap_or(Room::New)
     }
 
     /// Whether there is nothing to remember of it.

@@ -64,6 +64,7 @@ impl Scheduler {
                 let org = Org { id: key.org, queues: 0, held: 0, meter, timer: None, blocked };
                 let ix = self.orgs.insert(org);
                 self.org_by_id.insert(key.org, ix);
+                self.share_org(ix, self.seen);
                 ix
             }
         };
@@ -105,6 +106,7 @@ impl Scheduler {
         };
         let ix = self.dests.insert(dest);
         self.dest_by_key.insert(key.clone(), ix);
+        self.share_dest(ix, now.mono);
         if matches!(key, Destination::Mx(_)) && !self.policy.is_apart(&key) {
             self.locate(ix, now, out);
         } else {
@@ -336,6 +338,7 @@ impl Scheduler {
         }
         let ix = self.paths.insert(path);
         self.sites[site].paths.push(ix);
+        self.share_path(ix, self.seen);
         ix
     }
 
@@ -364,6 +367,7 @@ impl Scheduler {
         org.queues -= 1;
         if org.queues == 0 && !org.meter.pace.is_ahead(self.seen) && !org.meter.is_booked(self.seen) {
             let org = self.orgs.remove(q.org);
+            self.unshare_meter(&org.meter);
             self.org_by_id.remove(&org.id);
             if let Some(at) = org.timer {
                 self.timers.remove(&(at, Timer::Org(q.org)));
@@ -384,6 +388,7 @@ impl Scheduler {
             return;
         }
         let dest = self.dests.remove(ix);
+        self.unshare_meter(&dest.meter);
         self.dest_by_key.remove(&dest.key);
         if let Some(at) = dest.timer {
             self.timers.remove(&(at, Timer::Dest(ix)));
@@ -418,6 +423,7 @@ impl Scheduler {
         }
         for path in site.paths {
             let state = self.paths.remove(path);
+            state.shares.all().for_each(|share| self.shares.detach(share, self.seen));
             if let Some(at) = state.timer {
                 self.timers.remove(&(at, Timer::Path(path)));
             }

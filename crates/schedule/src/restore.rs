@@ -103,6 +103,7 @@ impl Scheduler {
                 self.routes_kept.insert(key, meter(ceiling, clock, now));
             }
         }
+        self.share_all(now.mono);
     }
 
     /// A number that grows whenever [`Scheduler::state`] would say something new.

@@ -43,6 +43,7 @@ impl Scheduler {
         }
         self.close_gone(out);
         self.set_ceilings(&policy);
+        self.share_all(now.mono);
         // Nothing may start before everything is where the new rules want it.
         self.place_all(changed, now, out);
         self.open_all(now, out);
@@ -240,6 +241,7 @@ impl Scheduler {
             Timer::Org(ix) => &mut self.orgs[ix].timer,
             Timer::Credential(ix) => &mut self.credentials[ix].timer,
             Timer::Dest(ix) => &mut self.dests[ix].timer,
+            Timer::Share(ix) => &mut self.shares.all[ix].timer,
         };
         match *slot {
             Some(before) if before <= at => return,

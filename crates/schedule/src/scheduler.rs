@@ -14,6 +14,7 @@ use crate::path::{Learned, PathIx, PathState, SourceState, Warmups};
 use crate::policy::Policy;
 use crate::queue::{Entry, NONE, Queue, QueueIx, Stage};
 use crate::rules::PoolState;
+use crate::share::Shares;
 use crate::site::{Credential, Dest, DestIx, Group, GroupIx, Org, Site, SiteIx, Turn, TurnIx};
 use crate::timer::Timer;
 
@@ -68,6 +69,8 @@ pub struct Scheduler {
     pub(crate) asking: bool,
     /// What was forgotten meanwhile, so that the answer is not complete.
     pub(crate) missed: Timestamp,
+    /// It is asked anew for what is due, in small pieces.
+    pub(crate) again: bool,
     /// When the store is asked again after it failed.
     pub(crate) ask_again: Option<Mono>,
     /// Suspended queues with mail were forgotten.
@@ -99,6 +102,8 @@ pub struct Scheduler {
     pub(crate) seen: Mono,
     /// Grows with everything that is to be saved.
     pub(crate) revision: u64,
+    /// Limits that all nodes of a cluster share.
+    pub(crate) shares: Shares,
     /// Kept to save an allocation per delivery.
     pub(crate) could: Vec<usize>,
 }
@@ -139,6 +144,7 @@ impl Scheduler {
             horizon: Timestamp(i64::MIN),
             asking: false,
             missed: Timestamp(i64::MAX),
+            again: false,
             ask_again: None,
             forgot_suspended: false,
             hungry: VecDeque::new(),
@@ -155,6 +161,7 @@ impl Scheduler {
             armed: None,
             seen: Mono::default(),
             revision: 0,
+            shares: Shares::default(),
             could: Vec::new(),
         };
         new.take_rules(&policy);

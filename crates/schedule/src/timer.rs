@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Credential(usize),
     /// A destination has to be located again, or may be sent more.
     Dest(usize),
+    /// A loan runs out.
+    Share(usize),
 }
 
 impl Scheduler {
@@ -78,17 +80,31 @@ impl Scheduler {
                 self.dests[ix].timer = None;
                 self.dest_rings(ix, now, out);
             }
+            Timer::Share(ix) => {
+                self.shares.all[ix].timer = None;
+                self.loan_rings(ix, now, out);
+            }
         }
     }
 
     /// Asks to be woken for what comes next, if that is sooner than what was asked for.
     pub(crate) fn arm(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.seen = self.seen.max(now.mono);
+        self.ask_for_loans(now, out);
         let due = self.dues.first().map(|&(due, _)| now.mono_at(due));
         let timer = self.timers.first().map(|&(at, _)| at);
         let stop = self.next_end_of_stop().map(|until| now.mono_at(until));
-        let all =
-            [due, timer, stop, self.next_eviction(), self.page_again, self.ask_again, self.next_ask(now)];
+        let loans = Some(self.shares.next).filter(|_| self.shares.may_ask());
+        let all = [
+            due,
+            timer,
+            stop,
+            self.next_eviction(),
+            self.page_again,
+            self.ask_again,
+            self.next_ask(now),
+            loans,
+        ];
         let Some(at) = all.into_iter().flatten().min() else { return };
         let at: Mono = at.min(now.mono.plus(WAKE_MAX)).max(now.mono);
         if self.armed.is_none_or(|armed| at < armed) {

@@ -7,6 +7,7 @@ use crate::effect::Effect;
 use crate::meter::Gate;
 use crate::queue::{Entry, QueueIx, Stage};
 use crate::scheduler::Scheduler;
+use crate::share::ShareIx;
 use crate::site::{GroupIx, TurnIx, lane_of};
 use crate::timer::Timer;
 
@@ -58,10 +59,10 @@ impl Scheduler {
             let lane = self.groups[group].lane(self.policy.limits.bulk_turn)?;
             let turn_ix = *self.groups[group].lanes[lane].front()?;
             let org = self.turns[turn_ix].org;
-            match self.orgs[org].meter.gate(now.mono) {
+            match self.orgs[org].meter.gate(&self.shares, now.mono) {
                 Gate::Open => {}
                 gate => {
-                    self.block_turn(group, lane, turn_ix, gate);
+                    self.block_turn(group, lane, turn_ix, gate, now);
                     continue;
                 }
             }
@@ -132,29 +133,37 @@ impl Scheduler {
         }
     }
 
-    fn block_turn(&mut self, group: GroupIx, lane: usize, turn_ix: TurnIx, gate: Gate) {
+    /// What a closed gate waits for: a moment, or a loan. A rate that holds somebody up is one to borrow more of.
+    fn wait_for(&mut self, gate: Gate, sending: ShareIx, timer: Timer, now: Now) {
+        match gate {
+            Gate::Until(at) => {
+                self.set_timer(timer, at);
+                self.shares.want(sending, now.mono);
+            }
+            Gate::Lent(share) => self.shares.want(share, now.mono),
+            Gate::Open | Gate::Full(_) => {}
+        }
+    }
+
+    fn block_turn(&mut self, group: GroupIx, lane: usize, turn_ix: TurnIx, gate: Gate, now: Now) {
         self.groups[group].lanes[lane].pop_front();
         let turn = &mut self.turns[turn_ix];
         (turn.listed, turn.blocked) = (false, true);
         let org = turn.org;
         self.orgs[org].blocked.push_back(turn_ix);
-        if let Gate::Until(at) = gate {
-            self.set_timer(Timer::Org(org), at);
-        }
+        self.wait_for(gate, self.orgs[org].meter.sending, Timer::Org(org), now);
     }
 
     fn is_blocked_by_route(&mut self, turn: TurnIx, queue: QueueIx, now: Now) -> bool {
         let dest = self.queues[queue].dest;
-        let gate = self.dests[dest].meter.gate(now.mono);
+        let gate = self.dests[dest].meter.gate(&self.shares, now.mono);
         if gate == Gate::Open {
             return false;
         }
         self.turns[turn].queues.pop_front();
         (self.queues[queue].listed, self.queues[queue].blocked) = (false, true);
         self.dests[dest].blocked.push_back(queue);
-        if let Gate::Until(at) = gate {
-            self.set_timer(Timer::Dest(dest), at);
-        }
+        self.wait_for(gate, self.dests[dest].meter.sending, Timer::Dest(dest), now);
         true
     }
 
@@ -163,7 +172,7 @@ impl Scheduler {
         else {
             return OverCeiling::No;
         };
-        let gate = credential.meter.gate(now.mono);
+        let gate = credential.meter.gate(&self.shares, now.mono);
         if gate == Gate::Open {
             return OverCeiling::No;
         }
@@ -171,10 +180,8 @@ impl Scheduler {
         if credential.aside.len() >= ASIDE_MAX || self.queues[queue].aside as usize >= places {
             return OverCeiling::PutBack;
         }
-        let (ix, at) = (self.entries[&id].credential, gate);
-        if let Gate::Until(at) = at {
-            self.set_timer(Timer::Credential(ix), at);
-        }
+        let ix = self.entries[&id].credential;
+        self.wait_for(gate, self.credentials[ix].meter.sending, Timer::Credential(ix), now);
         OverCeiling::SetAside
     }
 
@@ -200,7 +207,7 @@ impl Scheduler {
         entry.stage = Stage::Settling;
         let credential = &mut self.credentials[entry.credential];
         let (before, took) = (credential.aside.len(), credential.took);
-        let due = now.wall_at(credential.meter.book(before, took, now.mono));
+        let due = now.wall_at(credential.meter.book(&self.shares, before, took, now.mono));
         self.revision += 1;
         out.push(Effect::PutBack { id, queue: self.queues[queue].key.clone(), due });
     }
@@ -208,10 +215,10 @@ impl Scheduler {
     /// Somebody starts: those whose ceilings count it are told.
     pub(crate) fn meters_start(&mut self, entry: Entry, now: Now) {
         let q = &self.queues[entry.queue];
-        self.orgs[q.org].meter.start(now.mono);
-        self.dests[q.dest].meter.start(now.mono);
+        self.orgs[q.org].meter.start(&mut self.shares, now.mono);
+        self.dests[q.dest].meter.start(&mut self.shares, now.mono);
         if let Some(credential) = self.credentials.get_mut(entry.credential) {
-            credential.meter.start(now.mono);
+            credential.meter.start(&mut self.shares, now.mono);
             self.revision += 1;
         }
     }
@@ -220,10 +227,10 @@ impl Scheduler {
     pub(crate) fn meters_end(&mut self, entry: Entry, now: Now, out: &mut Vec<Effect>) {
         let q = &self.queues[entry.queue];
         let (org, dest) = (q.org, q.dest);
-        self.orgs[org].meter.end();
-        self.dests[dest].meter.end();
+        self.orgs[org].meter.end(&mut self.shares, now.mono);
+        self.dests[dest].meter.end(&mut self.shares, now.mono);
         if let Some(credential) = self.credentials.get_mut(entry.credential) {
-            credential.meter.end();
+            credential.meter.end(&mut self.shares, now.mono);
             credential.took = (credential.took * 7 + now.mono.since(entry.began)) / 8;
             self.credential_opened(entry.credential, now, out);
         }
@@ -238,10 +245,13 @@ impl Scheduler {
     /// An organisation may send again: its turns go back in line, one after the other as long as it may.
     pub(crate) fn org_opened(&mut self, ix: usize, now: Now, out: &mut Vec<Effect>) {
         while let Some(org) = self.orgs.get_mut(ix) {
-            match org.meter.gate(now.mono) {
+            match org.meter.gate(&self.shares, now.mono) {
                 Gate::Open => {}
-                Gate::Until(at) if !org.blocked.is_empty() => return self.set_timer(Timer::Org(ix), at),
-                _ => return,
+                _ if org.blocked.is_empty() => return,
+                gate => {
+                    let sending = org.meter.sending;
+                    return self.wait_for(gate, sending, Timer::Org(ix), now);
+                }
             }
             let Some(turn_ix) = org.blocked.pop_front() else { return };
             let Some(turn) = self.turns.get_mut(turn_ix).filter(|turn| turn.blocked) else { continue };
@@ -258,10 +268,13 @@ impl Scheduler {
     /// More may go to a destination: its queues go back in line.
     pub(crate) fn dest_opened(&mut self, ix: usize, now: Now, out: &mut Vec<Effect>) {
         while let Some(dest) = self.dests.get_mut(ix) {
-            match dest.meter.gate(now.mono) {
+            match dest.meter.gate(&self.shares, now.mono) {
                 Gate::Open => {}
-                Gate::Until(at) if !dest.blocked.is_empty() => return self.set_timer(Timer::Dest(ix), at),
-                _ => return,
+                _ if dest.blocked.is_empty() => return,
+                gate => {
+                    let sending = dest.meter.sending;
+                    return self.wait_for(gate, sending, Timer::Dest(ix), now);
+                }
             }
             let Some(queue) = dest.blocked.pop_front() else { return };
             self.queues[queue].blocked = false;
@@ -275,10 +288,12 @@ impl Scheduler {
         // Once through those that wait: one that can't go for another reason waits in its queue.
         for _ in 0..self.credentials[ix].aside.len() {
             let credential = &mut self.credentials[ix];
-            match credential.meter.gate(now.mono) {
+            match credential.meter.gate(&self.shares, now.mono) {
                 Gate::Open => {}
-                Gate::Until(at) => return self.set_timer(Timer::Credential(ix), at),
-                Gate::Full(_) => return,
+                gate => {
+                    let sending = credential.meter.sending;
+                    return self.wait_for(gate, sending, Timer::Credential(ix), now);
+                }
             }
             let Some(id) = credential.aside.pop_front() else { return };
             let Some(entry) = self.entries.get_mut(&id) else { continue };

@@ -111,6 +111,15 @@ pub enum Waits {
         /// The rate.
         rate: Rate,
     },
+    /// For a limit that all nodes share: the others have the rest of it, or the database has not answered.
+    Shared {
+        /// What is limited, and whose.
+        of: Arc<str>,
+        /// How much this node has.
+        lent: u64,
+        /// How much there is for all.
+        limit: u64,
+    },
     /// For its turn: others are before it.
     Turn,
 }
@@ -198,6 +207,9 @@ impl Waits {
                 format!("its {} has all of its {limit} deliveries under way", of.as_str())
             }
             Waits::OverRate { of, rate } => format!("its {} is at its rate of {rate}", of.as_str()),
+            Waits::Shared { of, lent, limit } => {
+                format!("this node has {lent} of the {limit} that all nodes share: {of}")
+            }
             Waits::Turn => "ready, waits for its turn".into(),
         }
     }

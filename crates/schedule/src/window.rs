@@ -16,6 +16,9 @@ pub(crate) const GRAIN: Duration = Duration::from_millis(250);
 /// How long to wait before a page that failed is asked for again.
 const PAGE_AGAIN: Duration = Duration::from_secs(5);
 
+/// How long to wait before a queue is read again whose due rows are all in the hands of other nodes.
+const EMPTY_AGAIN: Duration = Duration::from_secs(2);
+
 impl Scheduler {
     /// A page has come: rows of the queue that were due, smallest (due, id) first, and what is left behind them.
     /// Returns those that were taken. The others are in memory already, or left it just now, or found no room; they
@@ -48,6 +51,14 @@ impl Scheduler {
                 taken.push(item.id);
             }
         }
+        // It brought nothing, and none of what it showed was here meanwhile: what is due there is in another node's hands.
+        // Asking at once would bring the same.
+        let is_others = taken.is_empty() && page.gone.is_empty() && !full;
+        let rest = match rest {
+            Rest::Due if is_others => Rest::Later(now.wall.plus(EMPTY_AGAIN)),
+            Rest::Later(due) if is_others && due <= now.wall => Rest::Later(now.wall.plus(EMPTY_AGAIN)),
+            rest => rest,
+        };
         let q = &mut self.queues[ix];
         // What became due while the page was under way has set it already.
         q.backlog |= full || rest == Rest::Due;

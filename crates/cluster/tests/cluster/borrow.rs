@@ -1,5 +1,7 @@
 //! Shared limits on a real PostgreSQL.
 
+use std::time::Duration;
+
 use cluster::{Borrow, GRANT, Member, NodeConfig, Wish};
 use mail::{Clock, ManualClock, Timestamp};
 use postgres::Pool;
@@ -11,8 +13,11 @@ async fn node(pool: &Pool, name: &str, clock: Clock) -> Borrow {
 }
 
 async fn ask(node: &Borrow, key: &str, capacity: u64, wanted: u64, in_use: u64) -> u64 {
-    let wish = Wish { key: key.to_owned(), capacity, wanted, in_use };
-    node.renew(&[wish]).await.unwrap()[0].amount
+    node.renew(&[wish(key, capacity, wanted, in_use)]).await.unwrap()[0].amount
+}
+
+fn wish(key: &str, capacity: u64, wanted: u64, in_use: u64) -> Wish {
+    Wish { key: key.to_owned(), capacity, wanted, in_use, lasts: Duration::ZERO }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +40,7 @@ async fn what_one_has_another_has_not() {
     // A lower limit counts at once for what is not in use.
     assert_eq!(ask(&b, "x", 2, 10, 0).await, 2);
     let start = manual.clock().mono();
-    let wishes = ["p", "q", "p"].map(|key| Wish { key: key.to_owned(), capacity: 3, wanted: 2, in_use: 0 });
+    let wishes = ["p", "q", "p"].map(|key| wish(key, 3, 2, 0));
     let grants = a.renew(&wishes).await.unwrap();
     assert_eq!(grants.iter().map(|g| (g.key.as_str(), g.amount)).collect::<Vec<_>>(), [("p", 2), ("q", 2)]);
     assert!(grants.iter().all(|g| g.until > start && g.until < start.plus(GRANT)));
@@ -52,10 +57,7 @@ async fn many_ask_at_once_and_nothing_is_lent_twice() {
         let asked = nodes.iter().map(|node| {
             let node = node.clone();
             tokio::spawn(async move {
-                let wishes: Vec<_> = (0..30)
-                    .rev()
-                    .map(|k| Wish { key: format!("k{k}"), capacity: 7, wanted: 7, in_use: 0 })
-                    .collect();
+                let wishes: Vec<_> = (0..30).rev().map(|k| wish(&format!("k{k}"), 7, 7, 0)).collect();
                 node.renew(&wishes).await.unwrap().len()
             })
         });
@@ -74,6 +76,26 @@ async fn many_ask_at_once_and_nothing_is_lent_twice() {
             assert!(sum <= 7 && (round < 2 || sum >= 4), "round {round}: {sum}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_counts_for_a_period_stays_taken_when_its_node_is_silent() {
+    let pool = Pool::connect(Server::shared().database()).await.unwrap();
+    let a = node(&pool, "a", Clock::system()).await;
+    let b = node(&pool, "b", Clock::system()).await;
+    let sent = Wish { lasts: Duration::from_secs(3600), ..wish("hourly", 10, 10, 4) };
+    let part = &a.renew(&[sent.clone()]).await.unwrap()[0];
+    assert_eq!((part.amount, part.fair), (10, 10));
+    assert_eq!(ask(&a, "places", 10, 10, 4).await, 10);
+    // As if twenty seconds had passed in which nothing was heard of the first.
+    let later = "UPDATE cluster.loan SET expires = expires - interval '20 seconds'";
+    pool.commit(|tx| async move { tx.execute(later, &[]).await }).await.unwrap();
+    assert_eq!(ask(&b, "hourly", 10, 10, 0).await, 0);
+    assert_eq!(ask(&b, "places", 10, 10, 0).await, 10);
+    // It is back: its part is half, and what it has sent of the other half is given back when the hour is over.
+    let part = &a.renew(&[Wish { in_use: 7, ..sent }]).await.unwrap()[0];
+    assert_eq!((part.amount, part.fair), (7, 5));
+    assert_eq!(ask(&b, "hourly", 10, 10, 0).await, 3);
 }
 
 /// The new server's clock may be another; what was lent before the promotion is worth its full time by it.

@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, too")]
 
+mod bank;
 mod cases;
 mod model;
+mod nodes;
 mod property;
 mod seeds;
+mod sharing;
 mod simulation;
 mod store;
 mod world;

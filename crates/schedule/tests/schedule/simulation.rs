@@ -175,6 +175,31 @@ impl Simulation {
         }
     }
 
+    /// When something happens next.
+    pub(crate) fn next(&self) -> Option<Mono> {
+        self.events.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// The loan of these attempts has run out.
+    pub(crate) fn cut_off(&mut self) {
+        for id in std::mem::take(&mut self.world.cut) {
+            if !self.world.flying.get(&id).is_some_and(Flight::is_attempt) {
+                continue;
+            }
+            self.events.retain(|Reverse((_, _, event))| *event != Event::Attempted(id));
+            self.world.end(id, Report::of(Link::Closed));
+            let due = self.world.now.wall;
+            self.after(5, Event::Committed(id, Some(due)));
+        }
+        self.follow();
+    }
+
+    /// The node is gone, and nothing happens here any more.
+    pub(crate) fn die(&mut self) {
+        self.events.clear();
+        self.world.vanish();
+    }
+
     /// What is left, and why.
     pub(crate) fn waiting(&self) -> Vec<String> {
         let now = self.world.now;

@@ -22,7 +22,7 @@ pub(crate) struct Rows {
     pub(crate) all: BTreeMap<DeliveryId, Row>,
     /// The index over rows that wait.
     waiting: BTreeSet<(QueueKey, Timestamp, DeliveryId)>,
-    made: u64,
+    pub(crate) made: u64,
 }
 
 const FIRST: DeliveryId = DeliveryId { message: MessageId(0), index: 0 };

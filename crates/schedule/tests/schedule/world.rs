@@ -1,7 +1,9 @@
 //! What the driver and the network would be: connections, pages, look-ups. Holds the scheduler to its promises at every
 //! effect.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +63,7 @@ pub(crate) struct World {
     pub(crate) policy: Arc<Policy>,
     pub(crate) now: Now,
     pub(crate) rows: Rows,
-    pub(crate) model: Model,
+    pub(crate) model: Rc<RefCell<Model>>,
     pub(crate) reserved: Vec<QueueKey>,
     pub(crate) flying: BTreeMap<DeliveryId, Flight>,
     pub(crate) paths: BTreeMap<Path, Connections>,
@@ -73,6 +75,9 @@ pub(crate) struct World {
     /// Deliveries that began, and were put back, since somebody looked.
     pub(crate) started: Vec<DeliveryId>,
     pub(crate) put_back: Vec<DeliveryId>,
+    /// Something is to be borrowed, and attempts that are to be cut off.
+    pub(crate) borrow: bool,
+    pub(crate) cut: Vec<DeliveryId>,
     /// Wake-ups before the usual half minute was over, and effects in all.
     pub(crate) ticks: usize,
     pub(crate) effects: usize,
@@ -88,7 +93,7 @@ impl World {
             policy,
             now,
             rows: Rows::default(),
-            model: Model::default(),
+            model: Rc::default(),
             reserved: Vec::new(),
             flying: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -98,6 +103,8 @@ impl World {
             wake: None,
             started: Vec::new(),
             put_back: Vec::new(),
+            borrow: false,
+            cut: Vec::new(),
             ticks: 0,
             effects: 0,
             seed,
@@ -165,7 +172,8 @@ impl World {
                 assert!(self.horizon.is_none(), "asked twice at a time");
                 self.horizon = Some((after, n, None));
             }
-            Effect::Borrow | Effect::Cut { .. } => unreachable!("nothing is shared here"),
+            Effect::Borrow => self.borrow = true,
+            Effect::Cut { id } => self.cut.push(id),
             Effect::Wake { at } => {
                 assert!(at.since(self.now.mono) <= Duration::from_secs(30));
                 self.wake = Some(at);
@@ -184,7 +192,7 @@ impl World {
     fn begin(&mut self, id: DeliveryId, path: Path, on_open: bool) {
         let row = &self.rows.all[&id];
         let what = (id, &row.queue, row.credential.as_ref());
-        self.model.start(&self.policy, what, (&path, !on_open), (self.now.wall, self.now.mono));
+        self.model.borrow_mut().start(&self.policy, what, (&path, !on_open), (self.now.wall, self.now.mono));
         self.flying.insert(id, if on_open { Flight::OnOpen(path) } else { Flight::OnNew(path) });
         self.started.push(id);
     }
@@ -224,7 +232,7 @@ impl World {
     pub(crate) fn end(&mut self, id: DeliveryId, report: Report) {
         let flight = self.flying.insert(id, Flight::Settling).unwrap();
         let kept = report.link == Link::Kept;
-        self.model.end(id, matches!(report.link, Link::Unreachable(_)));
+        self.model.borrow_mut().end(id, matches!(report.link, Link::Unreachable(_)));
         if let Some(path) = flight.path().filter(|_| !kept) {
             self.paths.get_mut(path).unwrap().all -= 1;
         }
@@ -265,7 +273,7 @@ impl World {
         let flight = self.flying.remove(&id).unwrap();
         let due = self.now.wall.plus(Duration::from_secs(60));
         self.rows.set(id, Some(due), false);
-        self.model.end(id, false);
+        self.model.borrow_mut().end(id, false);
         if let Some(path) = flight.path() {
             self.paths.get_mut(path).unwrap().all -= 1;
         }
@@ -374,9 +382,18 @@ impl World {
         self.wake = None;
         self.started.clear();
         self.put_back.clear();
-        self.model.restart(crash);
+        self.model.borrow_mut().restart(crash);
         self.rows.recover(self.now.wall);
         self.tick();
+    }
+
+    /// This node is gone with all it had; others go on.
+    pub(crate) fn vanish(&mut self) {
+        for id in self.flying.keys() {
+            self.model.borrow_mut().end(*id, false);
+        }
+        self.flying.clear();
+        self.paths.clear();
     }
 
     pub(crate) fn advance(&mut self, by: Duration) {
