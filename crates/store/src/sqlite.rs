@@ -215,7 +215,9 @@ impl Engine {
 
     pub(crate) async fn content(&self, at: ContentRef) -> Result<Content> {
         let shared = self.shared.clone();
+        let place = self.shared.loading.acquire().await.map_err(|_| StoreError::Closed)?;
         let found = shared::blocking(move || shared.content(at)).await;
+        drop(place);
         if let Err(StoreError::Damaged { message, reason }) = &found {
             let (message, reason) = (*message, reason.clone());
             self.ask(|answer| Op::Quarantine { message, reason, answer }).await?;

@@ -30,8 +30,10 @@ use crate::settle::{Done, put_back};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Reads that go on at the same time.
+/// Reads of rows that go on at the same time,
 const READERS: usize = 4;
+/// and of content. Each takes a blocking thread, and what a thread has allocated once, the allocators keep for it.
+const LOADERS: usize = 8;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) room: Room,
     pub(crate) readers: Readers,
     pub(crate) reading: Semaphore,
+    pub(crate) loading: Semaphore,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) upkeep: Upkeep,
     pub(crate) counters: Counters,
@@ -129,6 +132,7 @@ impl Shared {
             outbox: Outbox::new(last_event, events_done),
             readers: Readers::default(),
             reading: Semaphore::new(READERS),
+            loading: Semaphore::new(LOADERS),
             checkpoint: Checkpoint::default(),
             upkeep: Upkeep::default(),
             counters: Counters::new(counts),
