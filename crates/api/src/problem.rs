@@ -137,8 +137,8 @@ impl From<history::HistoryError> for Problem {
     fn from(error: history::HistoryError) -> Self {
         use history::HistoryError as E;
         let kind = match &error {
-            E::Query(_) => Kind::Invalid,
-            E::Closed => Kind::Unavailable,
+            E::Query(_) | E::Engine(_) => Kind::Invalid,
+            E::Closed | E::Postgres(_) | E::Unknown(_) => Kind::Unavailable,
             _ => Kind::Internal,
         };
         Self::new(kind, error.to_string())

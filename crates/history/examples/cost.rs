@@ -1,9 +1,11 @@
 //! What history costs: processor time, octets and commits per message that is accepted and delivered at once, and how
 //! long a trace takes afterwards.
 //!
-//! `cargo run --release -p history --example cost -- [messages] [directory]`
+//! `cargo run --release -p history --example cost -- [messages] [directory | postgres] [messages under way]`; with
+//! `postgres` in a server of its own, made for this and deleted again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use history::{Config, History, TraceQuery};
@@ -12,6 +14,8 @@ use mail::{
     EventKind, IdGenerator, Message, OrgId, Origin, Outcome, Protocol, Recipient, RecipientOutcome, Remote,
     Stream, TlsInfo,
 };
+use postgres::Pool;
+use postgres::test::Server;
 
 /// Events in one batch, as the drainer makes them.
 const BATCH: usize = 1000;
@@ -19,38 +23,78 @@ const BATCH: usize = 1000;
 /// come in different batches.
 const UNDER_WAY: usize = 100;
 
+type Outcomes<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Where it is written.
+enum Place {
+    Dir(PathBuf),
+    Server(Server, String),
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Outcomes<()> {
     let mut args = std::env::args().skip(1);
     let messages: usize = args.next().map_or(Ok(200_000), |n| n.parse())?;
-    let dir = args.next().map_or_else(
-        || std::env::temp_dir().join(format!("history-cost-{}", std::process::id())),
-        PathBuf::from,
-    );
-    std::fs::create_dir_all(&dir)?;
+    let place = args.next();
+    let under_way: usize = args.next().map_or(Ok(UNDER_WAY), |n| n.parse())?;
     let clock = Clock::system();
-    let history = History::open(&dir, Config::default(), clock.clone())?;
-    let ids = IdGenerator::new(clock.clone(), 0);
+    let (place, history) = match place.as_deref() {
+        Some("postgres") => in_postgres(&clock).await?,
+        dir => {
+            let own = || std::env::temp_dir().join(format!("history-cost-{}", std::process::id()));
+            let dir = dir.map_or_else(own, PathBuf::from);
+            std::fs::create_dir_all(&dir)?;
+            let history = History::open(&dir, Config::default(), clock.clone())?;
+            (Place::Dir(dir), history)
+        }
+    };
+    write(&history, &clock, messages, under_way).await?;
+    if let Place::Server(server, database) = &place {
+        history.sweep().await?;
+        sizes(server, database, messages);
+    } else {
+        println!("{} octets per message", history.stats().bytes / messages as u64);
+    }
+    ask(&history, &clock, messages).await?;
+    history.close().await;
+    if let Place::Dir(dir) = place {
+        std::fs::remove_dir_all(dir.join("history"))?;
+    }
+    Ok(())
+}
 
+async fn in_postgres(clock: &Clock) -> Outcomes<(Place, History)> {
+    let settings = [("shared_buffers", "256MB"), ("max_wal_size", "2GB"), ("autovacuum_naptime", "10s")];
+    let server = Server::start(&settings);
+    let config = server.database();
+    let database = config.url.rsplit('/').next().unwrap_or_default().to_owned();
+    let pool = Pool::connect(config).await?;
+    let history =
+        History::open_postgres(pool, 1, Config::default(), Arc::new(|| true), clock.clone()).await?;
+    Ok((Place::Server(server, database), history))
+}
+
+async fn write(history: &History, clock: &Clock, messages: usize, under_way: usize) -> Outcomes<()> {
+    let ids = IdGenerator::new(clock.clone(), 0);
     let mut spent = Duration::ZERO;
     let begin = clock.mono();
     let mut seq = 0;
     let mut accepted = std::collections::VecDeque::new();
     let mut batch = Vec::with_capacity(BATCH);
-    for n in 0..messages + UNDER_WAY {
+    for n in 0..messages + under_way {
         if n < messages {
             let id = ids.next();
             accepted.push_back(id);
             seq += 1;
-            batch.push((seq, accept(id, n, &clock)));
+            batch.push((seq, accept(id, n, clock)));
         }
-        if n >= UNDER_WAY
+        if n >= under_way
             && let Some(id) = accepted.pop_front()
         {
             seq += 1;
-            batch.push((seq, deliver(id, n, &clock)));
+            batch.push((seq, deliver(id, n, clock)));
         }
-        if batch.len() >= BATCH || n + 1 == messages + UNDER_WAY {
+        if batch.len() >= BATCH || n + 1 == messages + under_way {
             let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
             let before = writer_cpu();
             history.append(full).await?;
@@ -58,35 +102,53 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let wall = clock.mono().since(begin);
-    let per_message = spent.as_secs_f64() * 1e6 / messages as f64;
     println!(
-        "{messages} messages in {wall:.1?}: {per_message:.1} µs of the writer's processor time per message"
-    );
-    println!(
-        "{} octets per message, {} commits",
-        history.stats().bytes / messages as u64,
+        "{messages} messages in {wall:.1?}: {:.0} a second, {:.1} µs of the writer's processor time per message, {} commits",
+        messages as f64 / wall.as_secs_f64(),
+        spent.as_secs_f64() * 1e6 / messages as f64,
         (2 * messages).div_ceil(BATCH)
     );
-    for (what, query) in [
-        (
-            "by recipient",
-            TraceQuery {
-                recipient: Some(format!("user{}@dest17.example", messages / 2)),
-                ..Default::default()
-            },
+    Ok(())
+}
+
+/// What the tables take, and the log.
+fn sizes(server: &Server, database: &str, messages: usize) {
+    let sizes = server.sql_in(
+        database,
+        &format!(
+            "SELECT substring(c.relname FROM '^[a-z]+'), count(*), sum(pg_relation_size(c.oid)) / {messages},
+               sum(pg_total_relation_size(c.oid) - pg_relation_size(c.oid)) / {messages}
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'history' AND c.relkind = 'r' GROUP BY 1 ORDER BY 3 DESC"
         ),
+    );
+    println!("table | partitions | octets of rows per message | of indices and the rest");
+    println!("{sizes}");
+    let runs = server
+        .sql_in(database, "SELECT level, count(*), sum(entries) FROM history.run GROUP BY 1 ORDER BY 1");
+    println!("level | runs | entries");
+    println!("{runs}");
+    let log =
+        server.sql(&format!("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint / {messages}"));
+    println!("{log} octets of log per message (a new server's own log is in it)");
+}
+
+async fn ask(history: &History, clock: &Clock, messages: usize) -> Outcomes<()> {
+    let recipient = format!("user{}@dest17.example", messages / 4 * 2);
+    let by_sender = TraceQuery { sender: Some("sender7@client.example".into()), ..Default::default() };
+    for (what, query) in [
+        ("by recipient", TraceQuery { recipient: Some(recipient), ..Default::default() }),
         (
             "by Message-ID",
             TraceQuery { message_id: Some(format!("{}@client.example", messages / 3)), ..Default::default() },
         ),
+        ("newest fifty of a sender", by_sender),
         ("newest fifty", TraceQuery::default()),
     ] {
         let begin = clock.mono();
         let found = history.trace(query).await?.len();
         println!("trace {what}: {found} found in {:.1?}", clock.mono().since(begin));
     }
-    history.close().await;
-    std::fs::remove_dir_all(dir.join("history"))?;
     Ok(())
 }
 
@@ -96,7 +158,9 @@ fn writer_cpu() -> Duration {
     let nanoseconds = tasks.filter_map(|task| {
         let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
         let stat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        name.starts_with("posthouse-histo").then(|| stat.split(' ').next()?.parse::<u64>().ok()).flatten()
+        (name.starts_with("posthouse-histo") || name.starts_with("cost"))
+            .then(|| stat.split(' ').next()?.parse::<u64>().ok())
+            .flatten()
     });
     Duration::from_nanos(nanoseconds.sum())
 }

@@ -45,16 +45,16 @@ pub(crate) struct Loose {
     pub(crate) tail: Vec<u8>,
     /// and from where in it on it is looked whether the row tells of it already: behind the number.
     pub(crate) told: usize,
-    pub(crate) recipients: i32,
     /// Its own row, in case there is no such message.
     pub(crate) event: EventRow,
 }
 
 /// An event's row.
-#[derive(Clone)]
 pub(crate) struct EventRow {
     pub(crate) message: MessageId,
     pub(crate) number: u64,
+    /// Recipients, when it is an attempt that delivered to all it tried.
+    pub(crate) delivered: i32,
     pub(crate) body: Vec<u8>,
     pub(crate) transcript: Option<Vec<u8>>,
 }
@@ -67,6 +67,10 @@ impl Loose {
 }
 
 impl NewRow {
+    pub(crate) fn has_folds(&self) -> bool {
+        !self.folds.is_empty()
+    }
+
     /// What its row would be given if it were there already, as the outbox was restored from a backup and tells again.
     pub(crate) fn folds(&self) -> impl Iterator<Item = (&[u8], &[u8], i32)> {
         let ends = self.folds.iter().skip(1).map(|f| f.start).chain([self.body.len()]);
@@ -112,7 +116,7 @@ impl Batch {
             return Ok(());
         }
         let Some(attempt) = record::folds(&event.kind) else {
-            self.events.push(row(number, &mut event)?);
+            self.events.push(row(number, 0, &mut event)?);
             return Ok(());
         };
         let recipients = count(attempt.outcomes.len());
@@ -126,14 +130,14 @@ impl Batch {
         // Accepted in an earlier batch, most often the one before.
         let mut tail = Vec::with_capacity(256);
         let told = record::fold(&mut tail, number, event.at, attempt)?;
-        self.loose.push(Loose { id, tail, told, recipients, event: row(number, &mut event)? });
+        self.loose.push(Loose { id, tail, told, event: row(number, recipients, &mut event)? });
         Ok(())
     }
 }
 
-fn row(number: u64, event: &mut Event) -> Result<EventRow, postcard::Error> {
+fn row(number: u64, delivered: i32, event: &mut Event) -> Result<EventRow, postcard::Error> {
     let (body, transcript) = record::write_event(event)?;
-    Ok(EventRow { message: event.message, number, body, transcript })
+    Ok(EventRow { message: event.message, number, delivered, body, transcript })
 }
 
 fn count(n: usize) -> i32 {

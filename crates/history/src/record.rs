@@ -104,16 +104,17 @@ where
 /// How many recipients' delivery is not in a message's row; of one that cannot be read, nothing is known to be over.
 pub(crate) fn open(bytes: &[u8]) -> i32 {
     let Ok(row) = read_row(bytes) else { return 1 };
-    let delivered: usize = row
-        .folded
-        .iter()
-        .map(|(_, event)| match &event.kind {
-            EventKind::Attempt(attempt) => attempt.outcomes.len(),
-            _ => 0,
-        })
-        .sum();
     let all = i32::try_from(row.accepted.recipients.len()).unwrap_or(i32::MAX);
-    all.saturating_sub(i32::try_from(delivered).unwrap_or(i32::MAX))
+    row.folded.iter().fold(all, |open, (_, event)| open.saturating_sub(recipients_of(event)))
+}
+
+/// The recipients of an attempt that delivered to all it tried; of everything else, none.
+pub(crate) fn delivered(body: &[u8], transcript: Option<&[u8]>) -> i32 {
+    read_event(body, transcript).map_or(0, |event| recipients_of(&event))
+}
+
+fn recipients_of(event: &Event) -> i32 {
+    folds(&event.kind).map_or(0, |attempt| i32::try_from(attempt.outcomes.len()).unwrap_or(i32::MAX))
 }
 
 /// Reads only how a message was accepted.

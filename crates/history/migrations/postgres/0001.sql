@@ -10,7 +10,8 @@ CREATE TABLE history.node (
     last        bigint NOT NULL
 ) WITH (fillfactor = 20);
 
--- One row a message.
+-- One row a message: how it was accepted, and what was told in the same batch of its delivery. Rows are written once: a
+-- row that grew when the delivery is told a moment later would be written anew, its old place being taken until then.
 CREATE TABLE history.message (
     id          bigint NOT NULL,
     day         int NOT NULL,
@@ -19,11 +20,12 @@ CREATE TABLE history.message (
     PRIMARY KEY (id, day)
 ) PARTITION BY RANGE (day);
 
--- What does not fit into that row.
+-- Everything else.
 CREATE TABLE history.event (
     message     bigint NOT NULL,
     number      bigint NOT NULL,            -- of the outbox; its node in the upper 16 bits
     day         int NOT NULL,
+    delivered   int NOT NULL,               -- recipients, when it is an attempt that delivered to all it tried
     body        bytea NOT NULL,
     transcript  bytea                       -- compressed
 ) PARTITION BY RANGE (day);

@@ -229,7 +229,7 @@ fn write(tx: &Transaction<'_>, batch: &Batch, last: u64) -> rusqlite::Result<()>
         }
     }
     for loose in &batch.loose {
-        if !add_fold(tx, loose.id, &loose.tail, loose.sign(), loose.recipients)? {
+        if !add_fold(tx, loose.id, &loose.tail, loose.sign(), loose.event.delivered)? {
             insert_row(tx, &loose.event)?;
         }
     }

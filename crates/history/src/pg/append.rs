@@ -1,22 +1,18 @@
 //! A batch of events on its way into the tables, in one transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::{try_join, try_join_all, try_join5};
+use futures_util::future::{try_join_all, try_join4};
 use mail::{Event, MessageId};
 use postgres::{PgError, Pool, Tx};
 
 use super::{Shared, runs, signed};
-use crate::batch::{Batch, EventRow, Loose};
+use crate::batch::{Batch, EventRow};
 use crate::error::HistoryError;
 use crate::key::Entry;
 use crate::{day, record};
-
-/// Plans for tables that are empty when they are made must do when they are full.
-const NO_SCANS: &str =
-    "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
 /// Whoever appends from an outbox has its row.
 const LOCK: &str = "SELECT last FROM history.node WHERE id = $1 FOR UPDATE";
@@ -91,7 +87,7 @@ pub(super) async fn rewind(shared: &Shared) -> Result<(), HistoryError> {
 /// Writes the batch, unless the outbox is further than it was thought to be. Returns how far it is.
 async fn write(tx: Tx, work: Arc<Work>) -> Result<u64, PgError> {
     let node = i32::from(work.node);
-    let ((), mut row) = try_join(tx.batch(NO_SCANS), tx.query_opt(LOCK, &[&node])).await?;
+    let mut row = tx.query_opt(LOCK, &[&node]).await?;
     if row.is_none() {
         // Two that find none at once: one waits here for the other.
         let sql = "INSERT INTO history.node (id, last) VALUES ($1, 0) ON CONFLICT DO NOTHING";
@@ -104,19 +100,17 @@ async fn write(tx: Tx, work: Arc<Work>) -> Result<u64, PgError> {
         return Ok(last);
     }
     // Their statements travel together.
-    let (inserted, lone, (), (), _) = try_join5(
+    let batch = &work.batch;
+    let events = batch.events.iter().chain(batch.loose.iter().map(|loose| &loose.event)).collect();
+    let (inserted, (), (), _) = try_join4(
         insert_messages(&tx, &work),
-        fold(&tx, &work, work.batch.loose.iter().collect()),
-        insert_events(&tx, work.today, work.batch.events.iter().collect()),
+        insert_events(&tx, work.today, events),
         index(&tx, &work),
         advance(&tx, node, work.to),
     )
     .await?;
-    if inserted < work.batch.rows.len() as u64 {
-        fold_again(&tx, &work).await?;
-    }
-    if !lone.is_empty() {
-        insert_events(&tx, work.today, lone.iter().map(|loose| &loose.event).collect()).await?;
+    if inserted < batch.rows.len() as u64 {
+        tell_again(&tx, &work).await?;
     }
     Ok(work.to)
 }
@@ -157,11 +151,12 @@ pub(super) async fn insert_events(tx: &Tx, today: i32, rows: Vec<&EventRow>) -> 
     let numbers: Vec<i64> = rows.iter().map(|row| row.number.cast_signed()).collect();
     let days: Vec<i32> = rows.iter().map(|row| day::of_id(row.message).max(today)).collect();
     let bodies: Vec<&[u8]> = rows.iter().map(|row| &*row.body).collect();
+    let delivered: Vec<i32> = rows.iter().map(|row| row.delivered).collect();
     let transcripts: Vec<Option<&[u8]>> = rows.iter().map(|row| row.transcript.as_deref()).collect();
     tx.execute(
-        "INSERT INTO history.event (message, number, day, body, transcript)
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::bytea[], $5::bytea[])",
-        &[&messages, &numbers, &days, &bodies, &transcripts],
+        "INSERT INTO history.event (message, number, day, delivered, body, transcript)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::bytea[], $6::bytea[])",
+        &[&messages, &numbers, &days, &delivered, &bodies, &transcripts],
     )
     .await
     .map(drop)
@@ -177,67 +172,17 @@ async fn index(tx: &Tx, work: &Work) -> Result<(), PgError> {
     try_join_all(put).await.map(drop)
 }
 
-/// One attempt for the row of a message: what shows that it is there, what is added, and how many it delivered to.
-type Fold<'a> = (&'a [u8], &'a [u8], i32);
-
-/// Adds attempts to the rows of their messages. Returns those that there is no row for: none that is of these days and of
-/// the form that is written now.
-async fn fold<'a>(tx: &Tx, work: &Work, loose: Vec<&'a Loose>) -> Result<Vec<&'a Loose>, PgError> {
-    let (fresh, mut lone): (Vec<_>, Vec<_>) =
-        loose.into_iter().partition(|l| day::of_id(l.id) >= work.today - 1);
-    let mut left = fresh;
-    // A statement changes a row once: the second attempt of a message waits for the next.
-    while !left.is_empty() {
-        let mut seen = HashSet::new();
-        let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|l| seen.insert(l.id));
-        let folds = now.iter().map(|l| (l.id, (l.sign(), &*l.tail, l.recipients))).collect();
-        let found = update(tx, folds).await?;
-        lone.extend(now.into_iter().filter(|l| !found.contains(&l.id)));
-        left = later;
-    }
-    Ok(lone)
-}
-
-/// Some of the new messages were there already, as the outbox was restored and tells again: their rows are given what
-/// they do not tell of yet.
-async fn fold_again(tx: &Tx, work: &Work) -> Result<(), PgError> {
-    let folds = |round| {
-        let rows = work.batch.rows.iter();
-        let some: Vec<(MessageId, Fold<'_>)> =
-            rows.filter_map(|row| Some((row.id, row.folds().nth(round)?))).collect();
-        (!some.is_empty()).then_some(some)
-    };
-    for some in (0..).map_while(folds) {
-        update(tx, some).await?;
-    }
-    Ok(())
-}
-
-/// Adds one attempt to each of these rows, unless the row tells of it already. Returns the rows that were there.
-async fn update(tx: &Tx, folds: Vec<(MessageId, Fold<'_>)>) -> Result<HashSet<MessageId>, PgError> {
-    let mut days = BTreeMap::<i32, Vec<(MessageId, Fold<'_>)>>::new();
-    for fold in folds {
-        days.entry(day::of_id(fold.0)).or_default().push(fold);
-    }
-    let mut found = HashSet::new();
-    for (day, folds) in days {
-        let ids: Vec<i64> = folds.iter().map(|(id, _)| signed(*id)).collect();
-        let signs: Vec<&[u8]> = folds.iter().map(|(_, f)| f.0).collect();
-        let tails: Vec<&[u8]> = folds.iter().map(|(_, f)| f.1).collect();
-        let counts: Vec<i32> = folds.iter().map(|(_, f)| f.2).collect();
-        let rows = tx
-            .query(
-                "UPDATE history.message m SET
-                   body = CASE WHEN position(f.sign IN m.body) > 0 THEN m.body ELSE m.body || f.tail END,
-                   open = CASE WHEN position(f.sign IN m.body) > 0 THEN m.open ELSE m.open - f.n END
-                 FROM unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::int[]) AS f(id, sign, tail, n)
-                 WHERE m.day = $1 AND m.id = f.id AND get_byte(m.body, 0) = $6 RETURNING m.id",
-                &[&day, &ids, &signs, &tails, &counts, &i32::from(record::VERSION)],
-            )
-            .await?;
-        for row in &rows {
-            found.insert(MessageId(row.try_get::<_, i64>(0)?.cast_unsigned()));
+/// Some of the new messages were there already, as the outbox was restored and tells again. What their rows would have
+/// been given is told by itself: whoever reads it finds the same thing once. It counts for nothing, lest it count twice.
+async fn tell_again(tx: &Tx, work: &Work) -> Result<(), PgError> {
+    let bad = |e: record::Bad| PgError::Bug(e.0);
+    let mut rows = Vec::new();
+    for row in work.batch.rows.iter().filter(|row| row.has_folds()) {
+        for (number, mut event) in record::read_row(&row.body).map_err(bad)?.folded {
+            let (body, transcript) =
+                record::write_event(&mut event).map_err(|e| PgError::Bug(e.to_string()))?;
+            rows.push(EventRow { message: row.id, number, delivered: 0, body, transcript });
         }
     }
-    Ok(found)
+    insert_events(tx, work.today, rows.iter().collect()).await
 }

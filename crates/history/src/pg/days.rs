@@ -7,10 +7,8 @@ use crate::error::HistoryError;
 /// Partitions are made for so many days ahead.
 pub(super) const AHEAD: i32 = 2;
 
-/// Each is partitioned in the same way. Rows of messages grow by the attempt that delivers them, most often a moment after
-/// they were written: with room in their page neither index nor log notices.
-const TABLES: [(&str, &str); 3] =
-    [("message", "fillfactor = 75"), ("event", "fillfactor = 100"), ("part", "fillfactor = 100")];
+/// Each is partitioned in the same way.
+const TABLES: [&str; 3] = ["message", "event", "part"];
 
 /// Makes the partitions of a day, if they are not there; what was written of it elsewhere moves into them.
 pub(super) async fn make(pool: &Pool, day: i32) -> Result<(), CommitError> {
@@ -26,11 +24,11 @@ async fn make_in(tx: Tx, day: i32) -> Result<(), PgError> {
     }
     let until = i64::from(day) + 1;
     let mut sql = String::from("SET LOCAL lock_timeout = '2s';");
-    for (table, options) in TABLES {
+    for table in TABLES {
         // What is there of the day has to move before, and nothing may come behind it.
         sql.push_str(&format!(
             "CREATE TABLE history.{table}_{name} (LIKE history.{table} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING INDEXES)
-               WITH ({options}, autovacuum_vacuum_scale_factor = 0.1);
+               WITH (autovacuum_vacuum_scale_factor = 0.1);
              LOCK TABLE history.{table}_other IN ACCESS EXCLUSIVE MODE;
              WITH moved AS (DELETE FROM history.{table}_other WHERE day = {day} RETURNING *)
                INSERT INTO history.{table}_{name} SELECT * FROM moved;
@@ -52,7 +50,7 @@ async fn drop_in(tx: Tx, day: i32) -> Result<(), PgError> {
     // Those who write wait behind this lock: rather not have it than make them wait long.
     let mut sql = String::from("SET LOCAL lock_timeout = '300ms';");
     let there = exists(&tx, day).await?;
-    for (table, _) in TABLES {
+    for table in TABLES {
         if there {
             sql.push_str(&format!("DROP TABLE history.{table}_{};", name(day)));
         }

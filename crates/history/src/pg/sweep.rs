@@ -12,7 +12,7 @@ use crate::error::HistoryError;
 use crate::key;
 
 /// Rows that one statement goes through.
-const SCAN: usize = 20_000;
+const SCAN: usize = 5000;
 
 /// Whether a day has been over for so long.
 pub(super) fn is_over(day: i32, keep: Duration, now: Timestamp) -> bool {
@@ -82,8 +82,12 @@ async fn candidates(
 ) -> Result<(Option<i64>, Vec<MessageId>), PgError> {
     let sql = match source {
         Source::Messages => {
-            "SELECT max(id), array_agg(id) FILTER (WHERE open > 0) FROM
-               (SELECT id, open FROM history.message WHERE day = $1 AND id > $2 ORDER BY id LIMIT $3) m"
+            // What was delivered the next morning counts, too; later than that, the whole story is read.
+            "SELECT max(m.id), array_agg(m.id) FILTER (WHERE m.open > coalesce(s.delivered, 0)) FROM
+               (SELECT id, open FROM history.message WHERE day = $1 AND id > $2 ORDER BY id LIMIT $3) m
+               LEFT JOIN LATERAL (SELECT sum(delivered) AS delivered FROM
+                 (SELECT DISTINCT body, delivered FROM history.event e
+                  WHERE m.open > 0 AND e.message = m.id AND e.delivered > 0 AND e.day BETWEEN $1 AND $1 + 1) d) s ON true"
         }
         Source::Events => {
             "SELECT max(message), array_agg(message) FILTER
@@ -139,8 +143,8 @@ async fn copy(tx: &Tx, old: i32, to: i32, ids: &[i64]) -> Result<u64, PgError> {
         )
         .await?;
     tx.execute(
-        "INSERT INTO history.event (message, number, day, body, transcript)
-         SELECT message, number, $2, body, transcript FROM history.event e WHERE day = $1 AND message = ANY($3)
+        "INSERT INTO history.event (message, number, day, delivered, body, transcript)
+         SELECT message, number, $2, delivered, body, transcript FROM history.event e WHERE day = $1 AND message = ANY($3)
            AND NOT EXISTS (SELECT FROM history.event n
              WHERE n.day = $2 AND n.message = e.message AND n.number = e.number AND n.body = e.body)",
         &[&old, &to, &ids],

@@ -98,8 +98,8 @@ pub(super) async fn import(shared: &Shared, records: Vec<Record>) -> Result<(), 
 
 async fn take(tx: &Tx, day: i32, node: u16, records: &[Record]) -> Result<(), PgError> {
     let (mut ids, mut open, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut messages, mut numbers, mut told, mut transcripts) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut messages, mut numbers, mut delivered) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut told, mut transcripts) = (Vec::new(), Vec::new());
     for record in records {
         match &record.raw {
             Raw::Message { body } => {
@@ -110,6 +110,7 @@ async fn take(tx: &Tx, day: i32, node: u16, records: &[Record]) -> Result<(), Pg
             Raw::Event { number, body, transcript } => {
                 messages.push(signed(record.message));
                 numbers.push(number.cast_signed());
+                delivered.push(record::delivered(body, transcript.as_deref()));
                 told.push(&**body);
                 transcripts.push(transcript.as_deref());
             }
@@ -124,12 +125,13 @@ async fn take(tx: &Tx, day: i32, node: u16, records: &[Record]) -> Result<(), Pg
         )
         .await?;
     tx.execute(
-        "INSERT INTO history.event (message, number, day, body, transcript)
-         SELECT message, number, $1, body, transcript
-         FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[]) AS r(message, number, body, transcript)
+        "INSERT INTO history.event (message, number, day, delivered, body, transcript)
+         SELECT message, number, $1, delivered, body, transcript
+         FROM unnest($2::bigint[], $3::bigint[], $4::int[], $5::bytea[], $6::bytea[])
+           AS r(message, number, delivered, body, transcript)
          WHERE NOT EXISTS (SELECT FROM history.event e
            WHERE e.day = $1 AND e.message = r.message AND e.number = r.number AND e.body = r.body)",
-        &[&day, &messages, &numbers, &told, &transcripts],
+        &[&day, &messages, &numbers, &delivered, &told, &transcripts],
     )
     .await?;
     let mut entries: Vec<Entry> = Vec::new();

@@ -50,8 +50,7 @@ async fn nodes_tell_one_story_together() {
         assert_eq!((recipient.end, recipient.attempts), (End::Delivered, 3));
     }
     assert_eq!([a.stats().last, b.stats().last, c.stats().last], [72, 5, 6]);
-    // The clean delivery is in the message's row.
-    assert_eq!((engine.rows("message"), engine.rows("event")), (1, 4));
+    assert_eq!((engine.rows("message"), engine.rows("event")), (1, 5));
     let again = engine.node(900, &clock, Config::default()).await;
     assert_eq!(again.stats().last, 6);
 }
@@ -211,6 +210,41 @@ async fn a_busy_sender_is_paged_through_and_runs_are_merged() {
     assert!(engine.rows("run") < 16 && runs == 40, "{} runs of {runs}", engine.rows("run"));
     assert_eq!(entries(), before);
     check().await;
+}
+
+/// What is over goes, whether its row tells so, or a later one, or only one of the next morning.
+#[tokio::test]
+async fn what_is_delivered_later_is_not_carried() {
+    let (engine, clock) = (Engine::postgres(), ManualClock::new(START));
+    let history = engine.open_with(&clock, Config { keep: DAY, ..Config::default() }).await;
+    let mut seq = 0;
+    let mut tell = async |event: Event| {
+        seq += 1;
+        history.append(vec![(seq, event)]).await.unwrap();
+    };
+    let two = |n| {
+        let it = id(START, n);
+        (it, accepted(message(it, START, "ann@example.com", None), &["bob@example.org", "eve@example.org"]))
+    };
+    use Disposition::Delivered;
+    let [(all, a), (half, b), (twice, c), (morning, d)] = [1, 2, 3, 4].map(two);
+    for event in [a, b, c, d] {
+        tell(event).await;
+    }
+    let at = START.plus(Duration::from_secs(1));
+    tell(attempt(all, at, &[(0, Delivered), (1, Delivered)])).await;
+    tell(attempt(half, at, &[(0, Delivered)])).await;
+    // The outbox was restored and tells the same again.
+    tell(attempt(twice, at, &[(1, Delivered)])).await;
+    tell(attempt(twice, at, &[(1, Delivered)])).await;
+    tell(attempt(morning, at, &[(1, Delivered)])).await;
+    clock.advance(DAY);
+    tell(attempt(morning, clock.clock().now(), &[(0, Delivered)])).await;
+    clock.advance(DAY * 5);
+    history.sweep().await.unwrap();
+    let found = history.trace(by_sender("ann@example.com")).await.unwrap();
+    assert_eq!(found.iter().map(|t| t.id).collect::<Vec<_>>(), [twice, half]);
+    assert!(found.iter().all(|t| t.steps.len() == 1 && t.recipients.iter().any(|r| r.end == End::Queued)));
 }
 
 /// The partition cannot be dropped while somebody reads it: what was carried over before is not carried again.

@@ -43,7 +43,9 @@ async fn a_message_that_goes_through_at_once_is_one_row(engine: Engine) {
         .unwrap();
     // The second half comes with the next batch.
     history.append(vec![(5, attempt(two, later, &[(1, Disposition::Delivered)]))]).await.unwrap();
-    assert_eq!((engine.rows("message"), engine.rows("event")), (2, 0));
+    // Rows in PostgreSQL are written once, so that it has a row of its own there.
+    let late = i64::from(matches!(engine, Engine::Postgres(_)));
+    assert_eq!((engine.rows("message"), engine.rows("event")), (2, late));
 
     let found = history.trace(by_text("ann@example.com")).await.unwrap();
     assert_eq!(found.iter().map(|t| t.id).collect::<Vec<_>>(), [two, one]);
