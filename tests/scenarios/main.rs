@@ -23,6 +23,7 @@ mod kill9;
 mod late_bounce;
 mod lost_reply;
 mod mdaemon;
+mod migrate;
 mod mx;
 mod next_hops;
 mod open_relay;

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use crate::{BEAT, ClusterError, NodeConfig, Token};
 
 /// Long enough for a living node to beat once more.
-const LOOKS: u32 = 10;
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const LOOKS: u32 = 10;
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Begins a new life of the node of this name, or its first.
 pub(crate) async fn join(pool: &Pool, config: &NodeConfig) -> Result<Token, ClusterError> {

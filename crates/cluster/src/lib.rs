@@ -16,6 +16,7 @@ mod observer;
 mod role;
 mod schema;
 mod share;
+mod still;
 mod survey;
 
 pub use borrow::{Borrow, Grant, Wish};
@@ -26,6 +27,7 @@ pub use node::{Node, NodeState, Token, forget, nodes, set_draining};
 pub use observer::{Observer, Sight};
 pub use role::Elected;
 pub use share::{Claim, fair_share, share};
+pub use still::{beating, end_all};
 pub use survey::{Holder, Survey, survey};
 
 use std::time::Duration;

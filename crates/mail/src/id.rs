@@ -24,6 +24,11 @@ impl MessageId {
         Self((u64::try_from(time.millis().saturating_sub(EPOCH_MS)).unwrap_or(0) & ((1 << 41) - 1)) << 22)
     }
 
+    /// The node that accepted the message; 0 when there was no cluster.
+    pub fn node(self) -> u16 {
+        u16::try_from(self.0 >> 12 & 0x3ff).unwrap_or(0)
+    }
+
     /// About when the message with this id was accepted: to the millisecond, unless the clock went back then.
     pub fn accepted_at(self) -> Timestamp {
         Timestamp(i64::try_from(self.0 >> 22).unwrap_or(0).saturating_add(EPOCH_MS))

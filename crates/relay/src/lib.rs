@@ -5,6 +5,7 @@ mod check;
 pub mod cli;
 pub mod config;
 mod driver;
+mod migrate;
 mod pipeline;
 mod plan;
 mod replies;

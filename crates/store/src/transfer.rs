@@ -9,6 +9,8 @@
 mod files;
 mod marks;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;

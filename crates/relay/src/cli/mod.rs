@@ -9,6 +9,7 @@ mod audit;
 pub(crate) mod client;
 pub(crate) mod context;
 mod explain;
+mod migrate;
 mod operate;
 pub(crate) mod output;
 mod queue;
@@ -120,6 +121,8 @@ enum Command {
     Backup(operate::BackupArgs),
     /// Put a backup back, into a data directory that is empty or not there.
     Restore(operate::RestoreArgs),
+    /// Carry everything to PostgreSQL, or back into `data_dir`, while no relay runs.
+    Migrate(migrate::MigrateArgs),
     /// The configuration's reference, its JSON Schema, or what is in force.
     #[command(subcommand)]
     Config(operate::ConfigCommand),
@@ -184,6 +187,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Verify => return operate::verify(context),
         Command::Backup(args) => operate::backup(context, &args)?,
         Command::Restore(args) => operate::restore(context, &args)?,
+        Command::Migrate(args) => migrate::run(context, &args)?,
         Command::Config(command) => operate::config(context, &command)?,
         Command::Sendmail(args) => sendmail::run(context, args)?,
         Command::Version => operate::version(context),
