@@ -80,6 +80,11 @@ impl Clock {
         Self(Inner::System { start: std::time::Instant::now() })
     }
 
+    /// Whether it is the machine's clock, and so can be compared with those of others.
+    pub fn is_system(&self) -> bool {
+        matches!(self.0, Inner::System { .. })
+    }
+
     /// The wall-clock time.
     #[allow(clippy::disallowed_methods, reason = "this is the clock port")]
     pub fn now(&self) -> Timestamp {

@@ -115,8 +115,10 @@ async fn consider(
 /// The newest messages of the time that is asked for.
 async fn by_time(pool: &Pool, plan: &Plan, day: i32, found: &mut Found) -> Result<(), HistoryError> {
     let (first, mut behind) = plan.ids_in_time();
+    // Where all of a time are wanted, the first page has them.
+    let rows = if plan.org.is_none() { plan.limit.clamp(1, PAGE) } else { PAGE };
     loop {
-        let bodies = pool.read(|session| async move { page(&session, day, first, behind).await }).await?;
+        let bodies = pool.read(|s| async move { page(&s, day, first, behind, rows).await }).await?;
         let Some((last, _)) = bodies.last() else { return Ok(()) };
         behind = *last;
         take(plan, bodies, found);
@@ -131,11 +133,12 @@ async fn page(
     day: i32,
     first: MessageId,
     behind: MessageId,
+    rows: usize,
 ) -> Result<Vec<(MessageId, Vec<u8>)>, PgError> {
     let rows = session
         .query(
             "SELECT id, body FROM history.message WHERE day = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4",
-            &[&day, &signed(first), &signed(behind), &count(PAGE)],
+            &[&day, &signed(first), &signed(behind), &count(rows)],
         )
         .await?;
     read_bodies(&rows)

@@ -14,6 +14,9 @@ use crate::key;
 /// Rows that one statement goes through.
 const SCAN: usize = 5000;
 
+/// So far apart the clocks of a node and of the server may be.
+const CLOCKS_APART: Duration = Duration::from_secs(3600);
+
 /// Whether a day has been over for so long.
 pub(super) fn is_over(day: i32, keep: Duration, now: Timestamp) -> bool {
     day::begin(day.saturating_add(1)).plus(keep) <= now
@@ -26,6 +29,10 @@ pub(super) async fn sweep(shared: &Shared) -> Result<(), HistoryError> {
         return Ok(());
     }
     let Some(now) = shared.trust.lock().now(&shared.clock) else { return Ok(()) };
+    if shared.clock.is_system() && !agree(now, server_time(shared).await?) {
+        tracing::error!(now = %now, "the clocks of this node and of PostgreSQL differ: no history is dropped");
+        return Ok(());
+    }
     for day in days::list(&shared.pool).await? {
         if !is_over(day, shared.config.keep, now) {
             break;
@@ -40,6 +47,17 @@ pub(super) async fn sweep(shared: &Shared) -> Result<(), HistoryError> {
         tracing::info!(day = %day::date(day), "a day of the history was dropped");
     }
     super::upkeep::figures(shared).await
+}
+
+/// Whether two clocks tell the same. One node whose clock is wrong would drop what all have written.
+fn agree(one: Timestamp, other: Timestamp) -> bool {
+    one.since(other).max(other.since(one)) < CLOCKS_APART
+}
+
+async fn server_time(shared: &Shared) -> Result<Timestamp, HistoryError> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let read = |s: Session| async move { Ok(s.query_one(sql, &[]).await?.try_get(0)?) };
+    Ok(Timestamp(shared.pool.read(read).await?))
 }
 
 /// Copies what must be kept of `old` to the day `to`. What is there already is not copied again.
@@ -151,4 +169,20 @@ async fn copy(tx: &Tx, old: i32, to: i32, ids: &[i64]) -> Result<u64, PgError> {
     )
     .await?;
     Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_and_days() {
+        let now = Timestamp(1_795_503_600_000);
+        let hour = Duration::from_secs(3600);
+        assert!(agree(now, now) && agree(now, now.plus(hour / 2)) && agree(now.plus(hour / 2), now));
+        assert!(!agree(now, now.plus(hour)) && !agree(now.plus(hour), now));
+        let today = day::of(now);
+        assert!(!is_over(today, Duration::ZERO, now) && is_over(today - 1, Duration::ZERO, now));
+        assert!(!is_over(today - 2, hour * 48, now) && is_over(today - 3, hour * 48, now));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use history::{Config, End, History, HistoryError, TraceQuery};
-use mail::{Disposition, Event, EventKind, ManualClock, MessageId};
+use mail::{Clock, Disposition, Event, EventKind, ManualClock, MessageId, Timestamp};
 use postgres::Pool;
 use postgres::test::Server;
 
@@ -123,6 +123,34 @@ async fn only_the_elected_node_drops_and_a_day_goes_whole() {
     assert_eq!((partitions(), engine.rows("message"), engine.rows("run")), (12, 1, 1));
     assert_eq!(history.stats().files, 4);
     assert!(history.stats().bytes > 0);
+}
+
+/// With the machine's clock, which is compared with the server's.
+#[tokio::test]
+async fn the_machines_own_clock_is_believed() {
+    let engine = Engine::postgres();
+    let clock = Clock::system();
+    let config = Config { keep: DAY * 5, ..Config::default() };
+    let history = History::open_postgres(engine.pool().await, 1, config, Arc::new(|| true), clock.clone())
+        .await
+        .unwrap();
+    let ago = |days: u32| Timestamp(clock.now().0 - i64::try_from((DAY * days).as_millis()).unwrap());
+    let rows = [20, 10, 3].map(|days| {
+        let (at, it) = (ago(days), id(ago(days), 1));
+        let event = accepted(message(it, at, "ann@example.com", None), &["bob@example.org"]);
+        [
+            (u64::from(100 - days) * 2, event),
+            (u64::from(100 - days) * 2 + 1, attempt(it, at, &[(0, Disposition::Delivered)])),
+        ]
+    });
+    history.append(rows.concat()).await.unwrap();
+    assert_eq!((engine.rows("message"), history.trace(TraceQuery::default()).await.unwrap().len()), (3, 3));
+    // Told late, they are kept from today on; as if they had been told in time, they go.
+    history.sweep().await.unwrap();
+    assert_eq!(engine.rows("message"), 3);
+    engine.sql("UPDATE history.message SET day = (extract(epoch FROM now()) / 86400)::int - 20 WHERE id = (SELECT min(id) FROM history.message)");
+    history.sweep().await.unwrap();
+    assert_eq!(engine.rows("message"), 2);
 }
 
 #[tokio::test]
