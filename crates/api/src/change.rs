@@ -26,7 +26,7 @@ pub(crate) async fn change<C: Control>(
     }
     let mut wanted = wanted(&control, &ask.filter)?;
     let dry_run = ask.dry_run;
-    let mut done = QueueChanged { changed: 0, in_flight: 0, skipped: 0, dry_run };
+    let mut done = QueueChanged { dry_run, ..QueueChanged::default() };
     let to_mx = action == QueueAction::Reroute.as_str() && ask.to.as_deref() == Some("mx");
     let result = if to_mx {
         reroute_to_mx(&control, wanted, &by, &mut done).await
@@ -63,6 +63,7 @@ async fn record<C: Control>(
         "to": ask.to,
         "changed": done.changed,
         "in_flight": done.in_flight,
+        "elsewhere": done.elsewhere,
         "skipped": done.skipped,
     });
     let name = ask.filter.words();
@@ -105,6 +106,7 @@ async fn apply<C: Control>(
     loop {
         let (changed, next) = control.store().change_part(&filter, &action, by, done.dry_run, after).await?;
         done.changed += changed.len() as u64;
+        done.elsewhere += changed.iter().filter(|delivery| delivery.elsewhere.is_some()).count() as u64;
         if !done.dry_run {
             done.in_flight += control.apply(action.clone(), changed).await;
         }

@@ -12,7 +12,7 @@ use store::{Action, ChangedDelivery, Store};
 use crate::problem::Problem;
 use crate::submit::Upload;
 use crate::types::{
-    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
+    BackupReport, ClusterView, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
     Status,
 };
 
@@ -88,8 +88,36 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// Copies queue, content, directory and history into a directory that is empty or not there, while mail goes on.
     fn backup(&self, to: PathBuf) -> impl Future<Output = Result<BackupReport, Problem>> + Send;
 
+    /// This node's name in the cluster; none where there is no cluster.
+    fn node(&self) -> Option<String>;
+
+    /// How the cluster stands, as the database has it.
+    ///
+    /// # Errors
+    /// [`crate::Kind::Conflict`] where there is no cluster, [`crate::Kind::Unavailable`] where the database does not answer.
+    fn cluster(&self) -> impl Future<Output = Result<ClusterView, Problem>> + Send;
+
+    /// Has a node finish what it has and start nothing, or take up its work again, and puts it on record.
+    ///
+    /// # Errors
+    /// As [`cluster`](Self::cluster); [`crate::Kind::NotFound`] where there is no such node, [`crate::Kind::Conflict`] where it is
+    /// not up.
+    fn drain(
+        &self,
+        node: &str,
+        draining: bool,
+        by: &mail::Actor,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Removes a node that will not come back, and puts it on record.
+    ///
+    /// # Errors
+    /// As [`cluster`](Self::cluster); [`crate::Kind::NotFound`] where there is no such node, [`crate::Kind::Conflict`] while it is
+    /// up or what it left has not been given back.
+    fn forget_node(&self, node: &str, by: &mail::Actor) -> impl Future<Output = Result<(), Problem>> + Send;
+
     /// Metrics in the Prometheus text format.
-    fn metrics(&self) -> String;
+    fn metrics(&self) -> impl Future<Output = String> + Send;
 
     /// Whether this client may read the metrics.
     fn metrics_allowed(&self, client: IpAddr) -> bool;

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod change;
+mod cluster;
 mod control;
 mod extract;
 mod operate;

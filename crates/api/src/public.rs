@@ -37,5 +37,5 @@ async fn metrics<C: Control>(
         return Err(Problem::new(Kind::Forbidden, detail));
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], control.metrics()).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], control.metrics().await).into_response())
 }

@@ -6,7 +6,7 @@ use axum::extract::DefaultBodyLimit;
 use crate::control::Control;
 use crate::problem::{Kind, Problem};
 use crate::types::{Page, Paging};
-use crate::{accounts, operate, queue, routing, rules, stops};
+use crate::{accounts, cluster, operate, queue, routing, rules, stops};
 
 /// Largest JSON body.
 const BODY_MAX: usize = 1 << 20;
@@ -20,11 +20,13 @@ pub fn router<C: Control>(control: C) -> Router {
         .merge(stops::routes())
         .merge(queue::routes())
         .merge(operate::routes())
+        .merge(cluster::routes())
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "this method does not exist at this path")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn_with_state(control.clone(), cluster::name_node::<C>))
         .with_state(control)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use mail::{Clock, Mono};
 
@@ -53,6 +54,12 @@ impl Lease {
             && !self.0.deposed.load(Ordering::Acquire)
     }
 
+    /// How long ago the last good beat was begun; none before the first.
+    pub fn age(&self) -> Option<Duration> {
+        let good = self.0.good.load(Ordering::Acquire).checked_sub(1)?;
+        Some(Duration::from_millis(millis(self.0.clock.mono()).saturating_sub(good)))
+    }
+
     /// Whether it is over for good: the node was declared dead, or left.
     pub fn is_deposed(&self) -> bool {
         self.0.deposed.load(Ordering::Acquire)
@@ -81,8 +88,6 @@ fn millis(at: Mono) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mail::{ManualClock, Timestamp};
 
     use super::*;
@@ -92,11 +97,13 @@ mod tests {
         let manual = ManualClock::new(Timestamp(0));
         let lease = Lease::new(Token { node: 1, epoch: 1 }, manual.clock());
         assert!(!lease.may_start() && !lease.may_finish());
+        assert_eq!(lease.age(), None);
         let started = manual.clock().mono();
         // The beat took its time.
         manual.advance(Duration::from_secs(3));
         lease.renew(started, false);
         assert!(lease.may_start() && lease.may_finish());
+        assert_eq!(lease.age(), Some(Duration::from_secs(3)));
         manual.advance(Duration::from_millis(2_998));
         assert!(lease.may_finish());
         manual.advance(Duration::from_millis(2));

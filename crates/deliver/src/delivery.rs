@@ -71,9 +71,8 @@ impl<'a> Delivery<'a> {
             attempt.dsn = connection.session.capabilities().dsn;
             let before = attempt.outcomes.len();
             let (engine, prepared) = (self.link.engine.clone(), &mut self.link.prepared);
-            let lost = connection
-                .transact(self.job, prepared, &mut left, &mut attempt.outcomes, &engine)
-                .await;
+            let lost =
+                connection.transact(self.job, prepared, &mut left, &mut attempt.outcomes, &engine).await;
             self.link.record = std::mem::take(connection.session.transcript());
             self.link.latency = connection.latency.or(self.link.latency);
             self.learn(&mut connection, lost.as_ref());
@@ -205,7 +204,7 @@ impl<'a> Delivery<'a> {
         if let Some(smarthost) = smarthost
             && let Some(trouble) = outcomes.iter().find(|r| smarthost::is_trouble_of_the_host(&r.outcome))
         {
-            self.link.engine.smarthosts().failed(smarthost, host, &trouble.outcome.text);
+            self.link.engine.smarthosts().failed(smarthost, host, &trouble.outcome.said());
         }
         let may = if lost.is_some() {
             // Content that is out may have arrived.

@@ -54,6 +54,14 @@ impl Outcome {
         let status = reply.enhanced.filter(|s| s.class == class).unwrap_or(EnhancedStatus::new(class, 0, 0));
         Self { disposition, status, code: Some(reply.code), text: reply.text.clone() }
     }
+
+    /// What was said, with its codes, in a line: `451 4.7.1 come back later`. Our own words have none.
+    pub fn said(&self) -> String {
+        match self.code {
+            Some(code) => format!("{code} {} {}", self.status, self.text),
+            None => self.text.clone(),
+        }
+    }
 }
 
 /// The host that answered.

@@ -2,6 +2,7 @@
 //!
 //! Ids are texts as people see them, times are RFC 3339, durations are seconds in fields that end in `_s`.
 
+mod cluster;
 mod delivery;
 mod directory;
 mod operate;
@@ -11,6 +12,7 @@ mod trace;
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterView, DatabaseView, NodeView, RoleView, StandbyView};
 pub use delivery::{HostHealth, PathView, ProviderView, WarmupView};
 pub use directory::{
     Credential, CredentialChange, CredentialMade, CredentialNew, Domain, DomainNew, HostLoginNew,

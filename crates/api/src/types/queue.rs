@@ -238,12 +238,16 @@ pub struct QueueChange {
 }
 
 /// What a change did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueChanged {
     /// Deliveries changed, or that would be.
     pub changed: u64,
     /// Of those, how many are being attempted right now: for them the change counts after that attempt.
     pub in_flight: u64,
+    /// Of those, how many another node of the cluster has in hand: it hears of it within a second, and only there it is known
+    /// whether they are being attempted.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// Deliveries that match, but that this change cannot be made to.
     pub skipped: u64,
     /// Whether nothing was changed.

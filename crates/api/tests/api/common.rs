@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::types::{
-    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
-    Status,
+    BackupReport, ClusterView, Envelope, ExplainRequest, Explanation, HostHealth, NodeView, PathView, Probe,
+    ProviderView, Reloaded, Status,
 };
 use api::{Actor, Control, Kind, Problem, Upload};
 use axum::Router;
@@ -30,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) applied: Vec<(Action, usize)>,
     pub(crate) directory_changed: usize,
     pub(crate) not_ready: Option<String>,
+    pub(crate) node: Option<String>,
+    pub(crate) nodes: Vec<NodeView>,
     pub(crate) submitted: Vec<(String, Envelope, Vec<u8>)>,
 }
 
@@ -130,7 +132,30 @@ impl Control for Stand {
     fn providers(&self) -> Vec<ProviderView> {
         vec![ProviderView { name: "gmail".into(), ..ProviderView::default() }]
     }
-    fn metrics(&self) -> String {
+    fn node(&self) -> Option<String> {
+        self.asked.lock().node.clone()
+    }
+    async fn cluster(&self) -> Result<ClusterView, Problem> {
+        let asked = self.asked.lock();
+        let node = asked.node.clone().ok_or_else(|| Problem::new(Kind::Conflict, "there is no cluster"))?;
+        Ok(ClusterView { node, nodes: asked.nodes.clone(), ..ClusterView::default() })
+    }
+    async fn drain(&self, node: &str, draining: bool, by: &mail::Actor) -> Result<(), Problem> {
+        let mut asked = self.asked.lock();
+        let found = asked.nodes.iter_mut().find(|n| n.name == node);
+        let found = found.ok_or_else(|| Problem::not_found(format!("no {node}, {by}")))?;
+        found.state = if draining { "draining" } else { "up" }.into();
+        Ok(())
+    }
+    async fn forget_node(&self, node: &str, _: &mail::Actor) -> Result<(), Problem> {
+        let mut asked = self.asked.lock();
+        if asked.nodes.iter().any(|n| n.name == node && n.state == "up") {
+            return Err(Problem::new(Kind::Conflict, "it is up: stop it first"));
+        }
+        asked.nodes.retain(|n| n.name != node);
+        Ok(())
+    }
+    async fn metrics(&self) -> String {
         "posthouse_up 1\n".into()
     }
     fn metrics_allowed(&self, client: IpAddr) -> bool {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod accounts;
+mod cluster;
 mod common;
 mod hostile;
 mod queue;

@@ -1,5 +1,6 @@
 //! `posthouse check`: looks at everything that a relay needs before it can work, changes nothing, and says what to do.
 
+mod database;
 mod local;
 mod outgoing;
 mod remote;
@@ -60,15 +61,27 @@ pub(crate) struct Finding {
 
 /// Everything that was found; told as soon as it is known.
 pub(crate) struct Findings {
-    json: bool,
+    is_told: bool,
     all: Vec<Finding>,
 }
 
 impl Findings {
+    /// What is found side by side with other things; told when it is [`taken in`](Self::take_in).
+    fn aside() -> Self {
+        Self { is_told: false, all: Vec::new() }
+    }
+
+    fn take_in(&mut self, aside: Self) {
+        aside.all.into_iter().for_each(|finding| self.push(finding));
+    }
+
     fn add(&mut self, level: Level, about: &'static str, text: impl Into<String>, help: Option<&str>) {
-        let finding = Finding { level, about, text: text.into(), help: help.map(str::to_owned) };
-        if !self.json {
-            let word = match level {
+        self.push(Finding { level, about, text: text.into(), help: help.map(str::to_owned) });
+    }
+
+    fn push(&mut self, finding: Finding) {
+        if self.is_told {
+            let word = match finding.level {
                 Level::Ok => "ok  ",
                 Level::Warn => "warn",
                 Level::Fail => "FAIL",
@@ -101,7 +114,7 @@ impl Findings {
 /// Exit code 0 unless something fails.
 pub(crate) fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode, CliError> {
     let config = context.config()?;
-    let mut found = Findings { json: context.json, all: Vec::new() };
+    let mut found = Findings { is_told: !context.json, all: Vec::new() };
     match context.config_path() {
         Some(path) => found.ok("config", format!("{} can be used", path.display())),
         None => found.ok("config", "no file: everything is by default, on loopback"),
@@ -136,7 +149,11 @@ async fn look(config: &Config, args: &CheckArgs, found: &mut Findings) -> Result
     local::certificates(config, &Clock::system(), found);
     local::secrets(config, found);
     local::limits(config, found);
-    let snapshot = directory(config).await?;
+    let pool = match config.is_clustered() {
+        true => database::look(config, running.is_some(), found).await,
+        false => None,
+    };
+    let snapshot = directory(config, pool).await?;
     local::relaying(config, &snapshot, found);
     local::domains(config, &snapshot, found);
     outgoing::look(config, &snapshot, Clock::system().now(), found);
@@ -146,25 +163,33 @@ async fn look(config: &Config, args: &CheckArgs, found: &mut Findings) -> Result
     Ok(())
 }
 
-/// The directory with the file's routes and smart hosts. One that is not there yet is made elsewhere: a check leaves
-/// nothing behind.
-async fn directory(config: &Config) -> Result<Arc<Snapshot>, CliError> {
+/// The directory with the file's routes and smart hosts. One that is not there yet, or whose database cannot be reached, is
+/// made elsewhere: a check leaves nothing behind.
+async fn directory(config: &Config, pool: Option<postgres::Pool>) -> Result<Arc<Snapshot>, CliError> {
+    let fail = |e: &dyn std::fmt::Display| CliError::failed("the directory", e);
+    if let Some(pool) = pool
+        && database::has_directory(&pool).await
+    {
+        let directory = Directory::open_postgres(pool, Clock::system()).await.map_err(|e| fail(&e))?;
+        return snapshot(config, directory).await;
+    }
+    let exists = !config.is_clustered() && config.data_dir.join("directory.db").exists();
+    if exists {
+        let directory = Directory::open(&config.data_dir, Clock::system()).map_err(|e| fail(&e))?;
+        return snapshot(config, directory).await;
+    }
     let elsewhere = std::env::temp_dir().join(format!("posthouse-check-{}", std::process::id()));
-    let exists = config.data_dir.join("directory.db").exists();
-    let at = if exists { &config.data_dir } else { &elsewhere };
-    if !exists {
-        std::fs::create_dir(at).map_err(|e| CliError::failed(&format!("{}", at.display()), &e))?;
-    }
-    let opened = open_directory(config, at).await;
-    if !exists {
-        let _ = std::fs::remove_dir_all(&elsewhere);
-    }
+    std::fs::create_dir(&elsewhere).map_err(|e| CliError::failed(&format!("{}", elsewhere.display()), &e))?;
+    let opened = match Directory::open(&elsewhere, Clock::system()) {
+        Ok(directory) => snapshot(config, directory).await,
+        Err(error) => Err(fail(&error)),
+    };
+    let _ = std::fs::remove_dir_all(&elsewhere);
     opened
 }
 
-async fn open_directory(config: &Config, at: &std::path::Path) -> Result<Arc<Snapshot>, CliError> {
+async fn snapshot(config: &Config, directory: Directory) -> Result<Arc<Snapshot>, CliError> {
     let fail = |e: &dyn std::fmt::Display| CliError::failed("the directory", e);
-    let directory = Directory::open(at, Clock::system()).map_err(|e| fail(&e))?;
     let routes = crate::service::config_routes(config).map_err(CliError::Failed)?;
     let hosts = crate::service::config_smarthosts(config);
     directory.set_config(routes, hosts).await.map_err(|e| fail(&e))?;

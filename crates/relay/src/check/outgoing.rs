@@ -4,11 +4,11 @@ use std::net::{IpAddr, UdpSocket};
 
 use directory::Snapshot;
 use directory::rule::{Alias, Ceiling, Egress, Entry, Mention, Named, Rewrite, Rule, Source, TlsPolicy};
+use futures_util::future::join_all;
 use mail::Timestamp;
-use net::Resolver;
 
 use super::Findings;
-use super::remote::{reverse, timed};
+use super::remote::{Dns, reverse};
 use crate::config::Config;
 use crate::service::convert_forward;
 
@@ -166,30 +166,41 @@ fn data_files(config: &Config, found: &mut Findings) {
 pub(super) async fn remote(
     config: &Config,
     snapshot: &Snapshot,
-    resolver: &Resolver,
+    dns: &Dns,
     reach: &str,
     found: &mut Findings,
 ) {
-    for entry in snapshot.rules::<Source>() {
-        let rule = &entry.rule;
-        let name = rule.ehlo.as_deref().unwrap_or(&config.hostname);
-        let ours: Vec<IpAddr> =
-            rule.ipv4.map(IpAddr::V4).into_iter().chain(rule.ipv6.map(IpAddr::V6)).collect();
-        for ip in ours.iter().filter(|ip| net::is_public(**ip)) {
-            reverse(name, resolver, *ip, "source", found).await;
-        }
-        if rule.ehlo.is_some() {
-            ehlo(entry, name, &ours, resolver, found).await;
-        }
+    let sources = snapshot.rules::<Source>().map(|entry| source_names(config, entry, dns));
+    let (sources, dane, sts) =
+        tokio::join!(join_all(sources), dane(config, dns, reach), mta_sts(config, dns, reach));
+    for part in sources.into_iter().chain([dane, sts]) {
+        found.take_in(part);
     }
-    dane(config, resolver, reach, found).await;
-    mta_sts(config, resolver, reach, found).await;
+}
+
+/// Whether a source is who it says.
+async fn source_names(config: &Config, entry: &Entry<Source>, dns: &Dns) -> Findings {
+    let rule = &entry.rule;
+    let name = rule.ehlo.as_deref().unwrap_or(&config.hostname);
+    let ours: Vec<IpAddr> = rule.ipv4.map(IpAddr::V4).into_iter().chain(rule.ipv6.map(IpAddr::V6)).collect();
+    let back = ours.iter().filter(|ip| net::is_public(**ip)).map(|ip| reverse(name, dns, *ip, "source"));
+    let mut found = Findings::aside();
+    let forth = async {
+        let mut found = Findings::aside();
+        if rule.ehlo.is_some() {
+            ehlo(entry, name, &ours, dns, &mut found).await;
+        }
+        found
+    };
+    let (back, forth) = tokio::join!(join_all(back), forth);
+    back.into_iter().chain([forth]).for_each(|part| found.take_in(part));
+    found
 }
 
 /// Whether the name in EHLO leads to the source's own addresses.
-async fn ehlo(entry: &Entry<Source>, name: &str, ours: &[IpAddr], resolver: &Resolver, found: &mut Findings) {
+async fn ehlo(entry: &Entry<Source>, name: &str, ours: &[IpAddr], dns: &Dns, found: &mut Findings) {
     let help = "give the name an A or AAAA record with the source's address: many servers compare them";
-    match timed(name, resolver.addresses(name)).await {
+    match dns.ask(name, dns.resolver.addresses(name)).await {
         Err(error) => found.warn("source", format!("{}: EHLO {name}: {error}", entry.id), help),
         Ok(answer) => match ours.iter().find(|ip| !answer.addresses.contains(ip)) {
             Some(ip) => found.warn("source", format!("{}: {name} does not lead to {ip}", entry.id), help),
@@ -199,41 +210,42 @@ async fn ehlo(entry: &Entry<Source>, name: &str, ours: &[IpAddr], resolver: &Res
 }
 
 /// Whether the resolver's answers are authenticated: without that there is no DANE.
-async fn dane(config: &Config, resolver: &Resolver, reach: &str, found: &mut Findings) {
+async fn dane(config: &Config, dns: &Dns, reach: &str) -> Findings {
+    let mut found = Findings::aside();
     if !config.delivery.dane {
-        return;
+        return found;
     }
     let help = "run a resolver that validates on this machine (unbound, knot-resolver) and name it in dns.servers, or \
                 dns.dnssec = \"validate\"";
-    if !resolver.authenticates() {
+    if !dns.resolver.authenticates() {
         let text =
             "DANE is asked for, but the DNS answers of these resolvers are not taken for authenticated";
-        return found.warn("dane", text, help);
+        found.warn("dane", text, help);
+        return found;
     }
     // The root is signed: a resolver that validates says so of whatever is signed below it.
     let signed = ["nic.cz", "ietf.org", reach];
-    for domain in signed {
-        if let Ok(answer) = timed(domain, resolver.mx(domain)).await
-            && answer.secure
-        {
-            return found.ok("dane", format!("signed answers are recognised ({domain})"));
+    let answers = join_all(signed.map(|domain| dns.ask(domain, dns.resolver.mx(domain)))).await;
+    let is_secure = |answer: &Result<net::MxAnswer, _>| answer.as_ref().is_ok_and(|it| it.secure);
+    match signed.iter().zip(&answers).find(|(_, answer)| is_secure(answer)) {
+        Some((domain, _)) => found.ok("dane", format!("signed answers are recognised ({domain})")),
+        None => {
+            let text = "no answer about a signed domain was authenticated: the resolver does not validate";
+            found.warn("dane", text, help);
         }
     }
-    found.warn(
-        "dane",
-        "no answer about a signed domain was authenticated: the resolver does not validate",
-        help,
-    );
+    found
 }
 
 /// Whether policy servers can be reached: they are asked over HTTPS.
-async fn mta_sts(config: &Config, resolver: &Resolver, reach: &str, found: &mut Findings) {
+async fn mta_sts(config: &Config, dns: &Dns, reach: &str) -> Findings {
+    let mut found = Findings::aside();
     if !config.delivery.mta_sts {
-        return;
+        return found;
     }
     let name = format!("mta-sts.{reach}");
-    let Ok(answer) = timed(&name, resolver.addresses(&name)).await else { return };
-    let Some(ip) = answer.addresses.first() else { return };
+    let Ok(answer) = dns.ask(&name, dns.resolver.addresses(&name)).await else { return found };
+    let Some(ip) = answer.addresses.first() else { return found };
     let options = net::DialOptions { timeout: super::remote::PATIENCE, ..net::DialOptions::default() };
     match net::dial((*ip, 443).into(), &options).await {
         Ok(_) => found.ok("mta-sts", format!("{name} [{ip}]:443 can be reached")),
@@ -242,4 +254,5 @@ async fn mta_sts(config: &Config, resolver: &Resolver, reach: &str, found: &mut 
             found.warn("mta-sts", format!("policy servers cannot be reached: {error}"), help);
         }
     }
+    found
 }

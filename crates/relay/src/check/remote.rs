@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::types::Probe;
 use directory::Snapshot;
+use futures_util::future::join_all;
 use hyper::Method;
 use mail::Clock;
 use net::{DialOptions, ResolveError, Resolver, ResolverConfig, dial, is_public};
@@ -17,9 +18,38 @@ use crate::cli::client::{Client, NOTHING};
 use crate::cli::output::clean;
 use crate::config::Config;
 
-/// How long anything may take here.
+/// How long a connection may take here.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long all questions to the DNS may take together. They are asked side by side, so this is a resolver that is silent.
+const BUDGET: Duration = Duration::from_secs(15);
 
+/// The DNS, while there is time for it.
+pub(super) struct Dns {
+    pub(super) resolver: Resolver,
+    until: tokio::time::Instant,
+}
+
+impl Dns {
+    fn new(resolver: Resolver) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "the end of a wait, which tokio keeps")]
+        let now = tokio::time::Instant::now();
+        Self { resolver, until: now + BUDGET }
+    }
+
+    /// The answer to a question, or that there was none in time.
+    pub(super) async fn ask<T>(
+        &self,
+        name: &str,
+        question: impl Future<Output = Result<T, ResolveError>>,
+    ) -> Result<T, ResolveError> {
+        match tokio::time::timeout_at(self.until, question).await {
+            Ok(answer) => answer,
+            Err(_) => Err(ResolveError::Temporary { name: name.into(), reason: "no answer in time".into() }),
+        }
+    }
+}
+
+/// All of it at the same time; told in the same order as ever.
 pub(super) async fn look(
     config: &Config,
     snapshot: &Snapshot,
@@ -27,34 +57,63 @@ pub(super) async fn look(
     reach: &str,
     found: &mut Findings,
 ) {
-    let mx = uses_mx(snapshot);
     let asking = ResolverConfig {
         servers: config.dns.servers.clone(),
         dnssec: config.dns.dnssec,
         trust_anchors: config.dns.trust_anchors.clone(),
     };
-    match Resolver::new(&asking) {
-        Err(error) => found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers"),
-        Ok(resolver) => {
-            names(config, &resolver, mx, found).await;
-            acme_names(config, &resolver, found).await;
-            if mx {
-                port_25(config, &resolver, reach, found).await;
-                super::outgoing::remote(config, snapshot, &resolver, reach, found).await;
+    let dns = Resolver::new(&asking).map(Dns::new);
+    let names = async {
+        let mut found = Findings::aside();
+        match &dns {
+            Err(error) => {
+                found.fail("dns", error.to_string(), "correct /etc/resolv.conf, or set dns.servers");
             }
+            Ok(dns) => in_the_dns(config, snapshot, dns, reach, &mut found).await,
         }
+        found
+    };
+    let (names, hosts) = tokio::join!(names, smarthosts(config, snapshot, running));
+    found.take_in(names);
+    found.take_in(hosts);
+}
+
+async fn in_the_dns(config: &Config, snapshot: &Snapshot, dns: &Dns, reach: &str, found: &mut Findings) {
+    let mx = uses_mx(snapshot);
+    let out = async {
+        let mut found = Findings::aside();
+        if mx {
+            let mut outgoing = Findings::aside();
+            tokio::join!(
+                port_25(config, dns, reach, &mut found),
+                super::outgoing::remote(config, snapshot, dns, reach, &mut outgoing)
+            );
+            found.take_in(outgoing);
+        }
+        found
+    };
+    let (ours, acme, out) = tokio::join!(names(config, dns, mx), acme_names(config, dns), out);
+    for part in [ours, acme, out] {
+        found.take_in(part);
     }
-    smarthosts(config, snapshot, running, found).await;
 }
 
 /// Whether the DNS answers, and says of us what others want to hear.
-async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findings) {
+async fn names(config: &Config, dns: &Dns, mx: bool) -> Findings {
+    let mut found = Findings::aside();
     let name = &config.hostname;
-    let addresses = match timed(name, resolver.addresses(name)).await {
+    let addresses = match dns.ask(name, dns.resolver.addresses(name)).await {
         Ok(answer) => {
             let addresses = answer.addresses;
             let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-            found.ok("dns", format!("{name} is {}", list.join(", ")));
+            let text = format!("{name} is {}", list.join(", "));
+            if mx && !addresses.iter().any(|ip| is_public(*ip)) {
+                let help = "give hostname an address that the world can reach: servers that look it up find nobody there, and \
+                            many refuse such mail; if mail leaves through NAT, the record names the outer address";
+                found.warn("dns", format!("{text}, an address of a private network only"), help);
+            } else {
+                found.ok("dns", text);
+            }
             addresses.to_vec()
         }
         Err(error) if is_silent(&error) => {
@@ -64,7 +123,7 @@ async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findi
             } else {
                 found.warn("dns", error.to_string(), help);
             }
-            return;
+            return found;
         }
         Err(error) => {
             let help = "give hostname an A or AAAA record: many servers refuse mail from a name without one";
@@ -77,42 +136,43 @@ async fn names(config: &Config, resolver: &Resolver, mx: bool, found: &mut Findi
         }
     };
     if !mx {
-        return;
+        return found;
     }
     let mut ours: Vec<IpAddr> = addresses.into_iter().filter(|ip| is_public(*ip)).collect();
     ours.extend(sources().filter(|ip| is_public(*ip)));
     ours.sort_unstable();
     ours.dedup();
-    for ip in ours {
-        reverse(&config.hostname, resolver, ip, "dns", found).await;
-    }
+    let back = ours.into_iter().map(|ip| reverse(&config.hostname, dns, ip, "dns"));
+    join_all(back).await.into_iter().for_each(|part| found.take_in(part));
+    found
 }
 
 /// Whether the names of the certificate lead anywhere: the ACME server connects to each of them.
-async fn acme_names(config: &Config, resolver: &Resolver, found: &mut Findings) {
-    let Some(acme) = &config.acme else { return };
+async fn acme_names(config: &Config, dns: &Dns) -> Findings {
+    let mut found = Findings::aside();
+    let Some(acme) = &config.acme else { return found };
     let names = if acme.domains.is_empty() { std::slice::from_ref(&config.hostname) } else { &acme.domains };
-    for name in names {
-        match timed(name, resolver.addresses(name)).await {
-            Ok(_) => found.ok("acme", format!("{name} has an address")),
-            Err(error) => {
-                let help = "give it an A or AAAA record that leads here, or take it out of acme.domains";
-                found.fail("acme", error.to_string(), help);
+    let answers =
+        names.iter().map(|name| async move { (name, dns.ask(name, dns.resolver.addresses(name)).await) });
+    for (name, answer) in join_all(answers).await {
+        let help = "give it an A or AAAA record that leads here, or take it out of acme.domains";
+        match answer {
+            Ok(answer) if !answer.addresses.iter().any(|ip| is_public(*ip)) && acme.ca_file.is_none() => {
+                let text = format!("{name} has only addresses of private networks");
+                found.warn("acme", format!("{text}: the ACME server cannot connect to it"), help);
             }
+            Ok(_) => found.ok("acme", format!("{name} has an address")),
+            Err(error) => found.fail("acme", error.to_string(), help),
         }
     }
+    found
 }
 
 /// Whether an address leads back to our name (PTR), as receivers check.
-pub(super) async fn reverse(
-    name: &str,
-    resolver: &Resolver,
-    ip: IpAddr,
-    about: &'static str,
-    found: &mut Findings,
-) {
+pub(super) async fn reverse(name: &str, dns: &Dns, ip: IpAddr, about: &'static str) -> Findings {
+    let mut found = Findings::aside();
     let help = "ask whoever gives you the address to set its PTR record to the name in EHLO";
-    match timed(&ip.to_string(), resolver.ptr(ip)).await {
+    match dns.ask(&ip.to_string(), dns.resolver.ptr(ip)).await {
         Ok(names) if names.iter().any(|n| n.trim_end_matches('.').eq_ignore_ascii_case(name)) => {
             found.ok(about, format!("{ip} leads back to {name}"));
         }
@@ -122,6 +182,7 @@ pub(super) async fn reverse(
         }
         Err(error) => found.warn(about, format!("{ip} has no name (PTR): {error}"), help),
     }
+    found
 }
 
 /// The addresses that this machine sends from. Connecting a UDP socket sends nothing.
@@ -141,8 +202,8 @@ fn sources() -> impl Iterator<Item = IpAddr> {
 }
 
 /// Whether mail exchangers elsewhere can be reached: many providers block port 25.
-async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut Findings) {
-    let answer = match timed(reach, resolver.mx(reach)).await {
+async fn port_25(config: &Config, dns: &Dns, reach: &str, found: &mut Findings) {
+    let answer = match dns.ask(reach, dns.resolver.mx(reach)).await {
         Ok(answer) => answer,
         Err(error) => {
             let help = "mail to other domains needs the DNS; check --reach DOMAIN asks about another domain";
@@ -161,7 +222,7 @@ async fn port_25(config: &Config, resolver: &Resolver, reach: &str, found: &mut 
     };
     let mut last = String::from("it has no addresses");
     for host in answer.hosts.iter().take(2) {
-        let answer = timed(&host.name, resolver.addresses(&host.name)).await;
+        let answer = dns.ask(&host.name, dns.resolver.addresses(&host.name)).await;
         for ip in answer.map(|answer| answer.addresses).unwrap_or_default().into_iter().take(2) {
             match greeting(SocketAddr::new(ip, port), &options).await {
                 Ok(text) => {
@@ -186,40 +247,43 @@ async fn greeting(address: SocketAddr, options: &DialOptions) -> Result<String, 
 }
 
 /// Whether each smart host takes our login: by the running relay, which knows all passwords, or from here.
-async fn smarthosts(config: &Config, snapshot: &Snapshot, running: Option<&Client>, found: &mut Findings) {
-    let mut engine = None;
-    for host in snapshot.smarthosts() {
-        let probe = match running {
-            Some(client) => {
+async fn smarthosts(config: &Config, snapshot: &Snapshot, running: Option<&Client>) -> Findings {
+    let mut found = Findings::aside();
+    let hosts: Vec<_> = snapshot.smarthosts().collect();
+    if hosts.is_empty() {
+        return found;
+    }
+    let engine = match running {
+        Some(_) => None,
+        None => Some(engine(config, snapshot)),
+    };
+    let engine = &engine;
+    let probes = hosts.iter().map(|host| async move {
+        match (running, engine) {
+            (Some(client), _) => {
                 let path = format!("{}/probe", at("smarthosts", &host.name));
                 client.call::<Probe>(Method::POST, &path, NOTHING).await.map_err(|e| e.to_string())
             }
-            None => {
-                let made = match engine.take() {
-                    Some(engine) => Ok(engine),
-                    None => self::engine(config, snapshot),
-                };
-                match made {
-                    Ok(made) => {
-                        let report = super::probe(&made, &host.name).await;
-                        engine = Some(made);
-                        report.map_err(|problem| problem.to_string())
-                    }
-                    Err(error) => Err(error),
-                }
+            (None, Some(Ok(engine))) => {
+                super::probe(engine, &host.name).await.map_err(|problem| problem.to_string())
             }
-        };
+            (None, Some(Err(error))) => Err(error.clone()),
+            (None, None) => Err("nobody could try it".into()),
+        }
+    });
+    for (host, probe) in hosts.iter().zip(join_all(probes).await) {
         match probe {
             Err(error) => found.fail("smarthost", format!("{}: {error}", host.name), "see above"),
-            Ok(probe) => tell(&probe, found),
+            Ok(probe) => tell(&probe, &mut found),
         }
     }
+    found
 }
 
 fn engine(config: &Config, snapshot: &Snapshot) -> Result<Arc<deliver::Engine>, String> {
     let clock = Clock::system();
     let settings = crate::service::delivering(config, snapshot, &clock).map_err(|e| e.to_string())?;
-    Ok(deliver::Engine::new(deliver::EngineConfig { settings, clock }))
+    Ok(deliver::Engine::new(deliver::EngineConfig { settings, clock, permit: deliver::Permit::always() }))
 }
 
 fn tell(probe: &Probe, found: &mut Findings) {
@@ -238,14 +302,4 @@ fn tell(probe: &Probe, found: &mut Findings) {
 
 fn is_silent(error: &ResolveError) -> bool {
     matches!(error, ResolveError::Temporary { .. })
-}
-
-pub(super) async fn timed<T>(
-    name: &str,
-    ask: impl Future<Output = Result<T, ResolveError>>,
-) -> Result<T, ResolveError> {
-    match tokio::time::timeout(PATIENCE, ask).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ResolveError::Temporary { name: name.into(), reason: "no answer in time".into() }),
-    }
 }

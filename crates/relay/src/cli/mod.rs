@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 mod addresses;
 mod audit;
 pub(crate) mod client;
+mod cluster;
 pub(crate) mod context;
 mod explain;
 mod migrate;
@@ -111,6 +112,9 @@ enum Command {
     /// Who changed what, and what was done to the queue.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// The nodes of a cluster.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Watch the relay work.
     Top(top::TopArgs),
     /// Read configuration and certificates again; if they are wrong, the old ones stay.
@@ -182,6 +186,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Queue(command) => queue::run(context, command)?,
         Command::Trace(args) => trace::run(context, args)?,
         Command::Explain(args) => return explain::run(context, args),
+        Command::Cluster(command) => cluster::cluster(context, command)?,
         Command::Top(args) => top::run(context, &args)?,
         Command::Reload => operate::reload(context)?,
         Command::Verify => return operate::verify(context),

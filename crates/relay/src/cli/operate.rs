@@ -128,6 +128,13 @@ pub(super) struct RestoreArgs {
 
 pub(super) fn restore(context: &Context, args: &RestoreArgs) -> Result<(), CliError> {
     let config = context.config()?;
+    if config.is_clustered() {
+        return Err(CliError::Failed(
+            "this is a node of a cluster: its mail is in PostgreSQL, which is restored with PostgreSQL's own tools; \
+             `posthouse migrate` brings mail from a data_dir into it"
+                .into(),
+        ));
+    }
     become_owner(&config, true)?;
     let running = context.block_on(Client::running(&config))?;
     if running.is_some() {

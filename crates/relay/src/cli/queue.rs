@@ -339,6 +339,12 @@ async fn change(
             changed.skipped
         ));
     }
+    if changed.elsewhere > 0 {
+        output::note(&format!(
+            "{} are in the hands of other nodes, which hear of it within a second; an attempt under way there ends first",
+            changed.elsewhere
+        ));
+    }
     if changed.in_flight > 0 {
         output::note(&format!(
             "{} of them are being attempted right now; for those it counts after that attempt",

@@ -1,13 +1,15 @@
 //! What the relay lends to the management API.
 
+mod members;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::types::{
-    BackupReport, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
-    Status,
+    BackupReport, ClusterView, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe,
+    ProviderView, Reloaded, Status,
 };
 use api::{Control, Kind, Problem, Upload};
 use directory::Directory;
@@ -17,6 +19,8 @@ use store::{Action, ChangedDelivery, Store};
 
 use super::Relay;
 use super::reload::ReloadError;
+use members::no_cluster;
+pub(crate) use members::{Members, database};
 
 /// A handle for the API.
 #[derive(Clone)]
@@ -111,8 +115,25 @@ impl Control for RelayControl {
         self.0.providers()
     }
 
-    fn metrics(&self) -> String {
-        super::metrics::render(&self.0)
+    fn node(&self) -> Option<String> {
+        let config = self.0.config.load();
+        config.is_clustered().then(|| config.cluster.node.clone())
+    }
+
+    async fn cluster(&self) -> Result<ClusterView, Problem> {
+        self.0.members()?.view().await
+    }
+
+    async fn drain(&self, node: &str, draining: bool, by: &Actor) -> Result<(), Problem> {
+        self.0.members()?.drain(node, draining, by).await
+    }
+
+    async fn forget_node(&self, node: &str, by: &Actor) -> Result<(), Problem> {
+        self.0.members()?.forget(node, by).await
+    }
+
+    async fn metrics(&self) -> String {
+        super::metrics::render(&self.0).await
     }
 
     fn metrics_allowed(&self, client: IpAddr) -> bool {
@@ -121,13 +142,42 @@ impl Control for RelayControl {
 }
 
 impl Relay {
+    /// The cluster, for operators.
+    fn members(&self) -> Result<Members, Problem> {
+        let of = self.cluster.as_ref().ok_or_else(no_cluster)?;
+        Ok(Members::new(of.pool.clone(), self.directory.clone(), &self.config.load()))
+    }
+
     /// Whether mail is accepted; else why not, in words.
     pub(crate) fn ready(&self) -> Result<(), String> {
+        self.may_act()?;
         if let Some(reason) = &*self.store.failed().borrow() {
             return Err(format!("the disk has failed: {reason}"));
         }
         self.store.room().map_err(|no_room| no_room.to_string())?;
         if self.history_is_behind() { Err("the history is too far behind".into()) } else { Ok(()) }
+    }
+
+    /// Whether this node may act at all; a relay alone always may.
+    fn may_act(&self) -> Result<(), String> {
+        let Some(of) = &self.cluster else { return Ok(()) };
+        let lease = of.member.lease();
+        if lease.is_draining() {
+            return Err("this node drains: it takes in nothing more".into());
+        }
+        if lease.may_start() {
+            return Ok(());
+        }
+        Err(match lease.age() {
+            _ if lease.is_deposed() => {
+                "this node was declared dead by the others, or has left; it joins anew".into()
+            }
+            Some(age) => format!(
+                "the database has not taken a beat of this node for {} seconds: nothing can be stored",
+                age.as_secs()
+            ),
+            None => "this node has not joined the cluster yet".into(),
+        })
     }
 
     /// Events that the history does not have yet. Numbers of events have a gap after a restore: only what is in the outbox

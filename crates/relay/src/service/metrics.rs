@@ -1,5 +1,8 @@
 //! Metrics in Prometheus' text format: counters by the stages, gauges read from store and scheduler when asked for.
 
+mod cluster;
+mod text;
+
 use std::sync::OnceLock;
 
 use metrics::{describe_counter, describe_gauge, gauge};
@@ -67,11 +70,15 @@ const COUNTERS: [(&str, &str); 5] = [
 ];
 
 /// All of them, as text.
-pub(super) fn render(relay: &Relay) -> String {
+pub(super) async fn render(relay: &Relay) -> String {
     let Some(Some(recorder)) = RECORDER.get() else { return String::new() };
     read_gauges(relay);
     recorder.run_upkeep();
-    recorder.render()
+    let mut all = recorder.render();
+    if let Some(of) = &relay.cluster {
+        all.push_str(&cluster::render(&of.member, &of.pool, &relay.store.stats()).await);
+    }
+    all
 }
 
 /// Metrics hold numbers as floats; beyond 2^53 a gauge is not exact, which nobody will mind.

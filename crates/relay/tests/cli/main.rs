@@ -4,6 +4,7 @@
 
 mod accounts;
 mod check;
+mod cluster;
 mod common;
 mod config;
 mod operate;
