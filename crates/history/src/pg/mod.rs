@@ -104,8 +104,7 @@ impl Tables {
     }
 
     pub(crate) async fn sweep(&self) -> Result<(), HistoryError> {
-        runs::merge(&self.0).await?;
-        sweep::sweep(&self.0).await
+        upkeep::turn(&self.0).await
     }
 
     pub(crate) async fn export(&self, after: Option<Mark>, n: usize) -> Result<Vec<Record>, HistoryError> {

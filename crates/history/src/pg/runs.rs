@@ -58,8 +58,10 @@ async fn put_parts(tx: &Tx, day: i32, run: i64, parts: &[&[Entry]]) -> Result<()
     .map(drop)
 }
 
-/// Merges runs of this node for as long as there are enough of a size.
-pub(super) async fn merge(shared: &Shared) -> Result<(), HistoryError> {
+/// Merges runs of this node for as long as there are enough of a size; with `of_all`, also those of days that are over,
+/// whichever node wrote them: it may be gone.
+pub(super) async fn merge(shared: &Shared, of_all: bool) -> Result<(), HistoryError> {
+    let over = if of_all { shared.today() - 1 } else { i32::MIN };
     loop {
         shared.open()?;
         let node = i32::from(shared.node);
@@ -68,9 +70,10 @@ pub(super) async fn merge(shared: &Shared) -> Result<(), HistoryError> {
             .read(|session| async move {
                 session
                     .query_opt(
-                        "SELECT day, level, (array_agg(id ORDER BY id))[1:$3] FROM history.run WHERE node = $1 AND level < $2
+                        "SELECT day, level, (array_agg(id ORDER BY id))[1:$3] FROM history.run
+                         WHERE (node = $1 OR day < $4) AND level < $2
                          GROUP BY day, level HAVING count(*) >= $3 ORDER BY level LIMIT 1",
-                        &[&node, &LEVEL_MAX.cast_signed(), &i32::try_from(FAN_IN).unwrap_or(i32::MAX)],
+                        &[&node, &LEVEL_MAX.cast_signed(), &i32::try_from(FAN_IN).unwrap_or(i32::MAX), &over],
                     )
                     .await
             })

@@ -27,7 +27,7 @@ pub(super) async fn run(shared: Weak<Shared>, closed: CancellationToken) {
         let result = tokio::select! {
             () = closed.cancelled() => return,
             _ = sweeps.tick() => turn(&strong).await,
-            () = written => runs::merge(&strong).await,
+            () = written => runs::merge(&strong, false).await,
         };
         match result {
             Ok(()) | Err(HistoryError::Closed) => {}
@@ -36,9 +36,12 @@ pub(super) async fn run(shared: Weak<Shared>, closed: CancellationToken) {
     }
 }
 
-async fn turn(shared: &Shared) -> Result<(), HistoryError> {
+/// All of it.
+pub(super) async fn turn(shared: &Shared) -> Result<(), HistoryError> {
+    shared.open()?;
     shared.make_days().await;
     sweep::sweep(shared).await?;
+    runs::merge(shared, (shared.may_sweep)()).await?;
     figures(shared).await
 }
 

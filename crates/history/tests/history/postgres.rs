@@ -238,6 +238,20 @@ async fn a_busy_sender_is_paged_through_and_runs_are_merged() {
     assert!(engine.rows("run") < 16 && runs == 40, "{} runs of {runs}", engine.rows("run"));
     assert_eq!(entries(), before);
     check().await;
+    // A node that is gone, and an import, leave small runs behind: who is elected merges them when their day is over.
+    let gone = engine.node(7, &clock, Config::default()).await;
+    for n in 0..20u64 {
+        let (_, event) = new(4000 + n, &clock);
+        gone.append(vec![(n + 1, event)]).await.unwrap();
+    }
+    gone.close().await;
+    let of_gone = || engine.sql("SELECT count(*) FROM history.run WHERE node = 7");
+    history.sweep().await.unwrap();
+    assert_eq!(of_gone(), "20");
+    clock.advance(DAY * 2);
+    history.sweep().await.unwrap();
+    assert!(engine.rows("run") < 16, "{}", engine.rows("run"));
+    assert_eq!(history.trace(TraceQuery::default()).await.unwrap().len(), 50);
 }
 
 /// What is over goes, whether its row tells so, or a later one, or only one of the next morning.
