@@ -250,8 +250,10 @@ fn more(new: &SmartHostNew) -> Result<SmartHostMore, Problem> {
             oauth: login.oauth.as_ref().map(oauth).transpose()?,
         })
     };
+    let order = new.order.as_deref().map(str::parse).transpose();
+    let order = order.map_err(|e: mail::HostOrderError| Problem::invalid(e.to_string()))?;
     Ok(SmartHostMore {
-        order: new.order.as_deref().map(str::parse).transpose()?.unwrap_or_default(),
+        order: order.unwrap_or_default(),
         weights: new.weights.clone(),
         logins: new.logins.iter().map(login).collect::<Result<_, _>>()?,
         oauth: new.oauth.as_ref().map(oauth).transpose()?,

@@ -44,12 +44,12 @@ pub use locate::Located;
 pub use permit::{Permit, withheld};
 pub use probe::{ProbeReport, ProbeStep, probe};
 pub use security::{
-    FailureDetail, FailureSeen, OTHER, OverrideLevel, OverrideLevelError, PolicySeen, PolicyType, ResultType,
-    TlsOverride, TlsResult, TlsResults, TlsRules,
+    FailureDetail, FailureSeen, OTHER, PolicySeen, PolicyType, ResultType, TlsOverride, TlsResult,
+    TlsResults, TlsRules,
 };
 pub use settings::{ProviderOf, Settings, Timeouts};
 pub use smarthost::{
-    Grant, HostHealth, LoginRule, LoginSource, OAuth, OAuthError, Order, OrderError, RefreshToken, SmartHost,
+    Grant, HostHealth, HostOrder, LoginRule, LoginSource, OAuth, OAuthError, RefreshToken, SmartHost,
     SmartHostHealth, SmartHostTls, SmartHostTlsError, SmartHosts, TokenError, TokenHealth, WeightedHost,
 };
 pub use source::SourceAddress;

@@ -42,7 +42,7 @@ pub use model::{ApiKey, Credential, Domain, Org, OrgState, Scope};
 pub use org::OrgChange;
 pub use routing::{NewRoute, Route, RouteTarget, SmartHost, SmartHostTls, Source};
 pub use secret::{ScramVerifier, Secret};
-pub use smarthost::{HostLogin, HostOAuth, HostOrder, SmartHostMore};
+pub use smarthost::{HostLogin, HostOAuth, SmartHostMore};
 pub use snapshot::Snapshot;
 pub use suppression::{NewSuppression, SuppressedBy, Suppression, SuppressionQuery};
 pub use ways::{DEFAULT_POOL, PoolChoice};

@@ -21,7 +21,7 @@ pub use mail::{Rate, RateError};
 pub use outgoing::{Egress, Pool, Source, Warmup};
 pub use store::ConfigRules;
 pub use suspension::Suspension;
-pub use tls::{TlsLevel, TlsPolicy};
+pub use tls::TlsPolicy;
 pub use traffic::{Ceiling, CeilingOf, Shape};
 pub use values::{Day, Proxy, ProxyKind, TextError};
 

@@ -1,10 +1,8 @@
 //! What a smart host may have beside its hosts, TLS and one login.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use mail::Pattern;
-use schemars::JsonSchema;
+use mail::{HostOrder, Pattern};
 use serde::{Deserialize, Serialize};
 
 use crate::error::DirectoryError;
@@ -13,41 +11,6 @@ use crate::secret::Secret;
 
 /// The largest weight of a host.
 const WEIGHT_MAX: u32 = 10_000;
-
-/// Which host of a smart host is tried first. Hosts that did not work lately come last in every order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HostOrder {
-    /// The first that works, in the order in which they are written.
-    #[default]
-    Ordered,
-    /// Each host gets connections in proportion to its weight.
-    Weighted,
-    /// A sender always goes by the same host. A host that is added or taken away moves no more senders than its share.
-    Sticky,
-}
-
-impl HostOrder {
-    /// Its name as users type it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            HostOrder::Ordered => "ordered",
-            HostOrder::Weighted => "weighted",
-            HostOrder::Sticky => "sticky",
-        }
-    }
-}
-
-impl FromStr for HostOrder {
-    type Err = DirectoryError;
-    fn from_str(text: &str) -> Result<Self, DirectoryError> {
-        let all = [HostOrder::Ordered, HostOrder::Weighted, HostOrder::Sticky];
-        all.into_iter().find(|order| order.as_str() == text).ok_or_else(|| {
-            let shown: String = text.chars().take(40).collect();
-            DirectoryError::Invalid(format!("{shown:?} is no order of hosts: ordered, weighted or sticky"))
-        })
-    }
-}
 
 /// Who we are at a smart host for some of the mail. All that is given must match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ mod rate;
 mod site;
 mod smarthost;
 mod status;
+mod tls_level;
 mod tls_result;
 
 pub use address::{Address, AddressError, ReversePath, domain_to_ascii};
@@ -31,6 +32,7 @@ pub use pattern::{Pattern, PatternError};
 pub use queue::{Destination, DestinationError, HostPort, QueueKey, RecipientStatus, State, Stream};
 pub use rate::{Rate, RateError};
 pub use site::{Site, SourceName, default_source};
-pub use smarthost::{SmartHostTls, SmartHostTlsError};
+pub use smarthost::{HostOrder, HostOrderError, SmartHostTls, SmartHostTlsError};
 pub use status::{EnhancedStatus, Reply, StatusError};
+pub use tls_level::{TlsLevel, TlsLevelError};
 pub use tls_result::{TlsPolicyType, TlsResultType};

@@ -1,4 +1,4 @@
-//! What is asked of the connection to a smart host.
+//! What is asked of a smart host: how its connections are protected, and which of its hosts comes first.
 
 use std::str::FromStr;
 
@@ -44,5 +44,48 @@ impl FromStr for SmartHostTls {
             .into_iter()
             .find(|mode| mode.as_str() == text)
             .ok_or_else(|| SmartHostTlsError(text.to_owned()))
+    }
+}
+
+/// Which host of a smart host is tried first. Hosts that did not work lately come last in every order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostOrder {
+    /// The first that works, in the order in which they are written.
+    #[default]
+    Ordered,
+    /// Each host gets connections in proportion to its weight.
+    Weighted,
+    /// A sender always goes by the same host. A host that is added or taken away moves no more senders than its share.
+    Sticky,
+}
+
+impl HostOrder {
+    /// All of them.
+    pub const ALL: [HostOrder; 3] = [HostOrder::Ordered, HostOrder::Weighted, HostOrder::Sticky];
+
+    /// Its name as users type it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HostOrder::Ordered => "ordered",
+            HostOrder::Weighted => "weighted",
+            HostOrder::Sticky => "sticky",
+        }
+    }
+}
+
+/// The text is no order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no order of hosts: ordered, weighted or sticky")]
+pub struct HostOrderError(String);
+
+impl FromStr for HostOrder {
+    type Err = HostOrderError;
+
+    fn from_str(text: &str) -> Result<Self, HostOrderError> {
+        Self::ALL
+            .into_iter()
+            .find(|order| order.as_str() == text)
+            .ok_or_else(|| HostOrderError(text.chars().take(40).collect()))
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use mail::{Disposition, EnhancedStatus, Outcome, Security, SmartHostTls};
+use mail::{Disposition, EnhancedStatus, Outcome, Security, SmartHostTls, TlsLevel};
 use net::sts::{StsAnswer, StsFault, StsFaultKind, StsMode, StsPolicy};
 use net::{Dane, MxAnswer, MxHost, Named, NoTlsa, Resolver, TlsaAnswer, Trust};
 
 use super::requirement::{Report, Requirement, Starttls, Tested, refused_requiretls};
 use super::results::{PolicySeen, PolicyType, ResultType};
-use super::rules::{OverrideLevel, TlsOverride, TlsRules};
+use super::rules::{TlsOverride, TlsRules};
 
 /// What a message asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,12 +41,12 @@ pub(crate) async fn requirement(asked: &Asked<'_>, resolver: &Resolver, rules: &
     let flags = asked.flags;
     if let Some(rule) = rule {
         let found = by_rule(rule, asked, resolver).await;
-        let names_it = rule.level == OverrideLevel::Verify && !rule.names.is_empty();
-        let enough = rule.level == OverrideLevel::Dane || names_it || !flags.require_tls;
+        let names_it = rule.level == TlsLevel::Verify && !rule.names.is_empty();
+        let enough = rule.level == TlsLevel::Dane || names_it || !flags.require_tls;
         if enough {
             return Requirement { requiretls_param: flags.require_tls, ..found };
         }
-        if rule.level == OverrideLevel::None {
+        if rule.level == TlsLevel::None {
             return barred(
                 found,
                 refused_requiretls("a rule of this relay's operator says no TLS for this domain"),
@@ -54,7 +54,7 @@ pub(crate) async fn requirement(asked: &Asked<'_>, resolver: &Resolver, rules: &
         }
         // The rule asks for less than the message does, or trusts the DNS for the host's name.
         let policy = require(by_policy(asked, resolver, rules).await, asked);
-        let trust = if rule.level == OverrideLevel::Verify { found.trust } else { policy.trust.clone() };
+        let trust = if rule.level == TlsLevel::Verify { found.trust } else { policy.trust.clone() };
         return Requirement { identity: found.identity, trust, ..policy };
     }
     if flags.tls_optional && !flags.require_tls {
@@ -103,14 +103,12 @@ pub(crate) fn named(host: &str, tls: SmartHostTls, flags: Flags) -> Requirement 
 async fn by_rule(rule: &TlsOverride, asked: &Asked<'_>, resolver: &Resolver) -> Requirement {
     let why = |what: &str| format!("a rule of this relay's operator for {}: {what}", asked.domain);
     let mut found = match rule.level {
-        OverrideLevel::None => plain(asked, "none", why("no TLS"), Starttls::Never, None),
-        OverrideLevel::Opportunistic => {
+        TlsLevel::None => plain(asked, "none", why("no TLS"), Starttls::Never, None),
+        TlsLevel::Opportunistic => {
             plain(asked, "opportunistic", why("TLS where it works"), Starttls::May, None)
         }
-        OverrideLevel::Encrypt => {
-            plain(asked, "encrypt", why("TLS with any certificate"), Starttls::Must, None)
-        }
-        OverrideLevel::Verify => {
+        TlsLevel::Encrypt => plain(asked, "encrypt", why("TLS with any certificate"), Starttls::Must, None),
+        TlsLevel::Verify => {
             let of =
                 if rule.names.is_empty() { asked.host.name.to_string() } else { rule.names.join(" or ") };
             let what = why(&format!("a certificate for {of}"));
@@ -118,7 +116,7 @@ async fn by_rule(rule: &TlsOverride, asked: &Asked<'_>, resolver: &Resolver) -> 
             let trust = Trust::Named(Arc::new(named));
             Requirement { trust, ..plain(asked, "verify", what, Starttls::Must, None) }
         }
-        OverrideLevel::Dane => match resolver.tlsa(&asked.host.name, asked.port).await {
+        TlsLevel::Dane => match resolver.tlsa(&asked.host.name, asked.port).await {
             Ok(answer) => {
                 let named = by_tlsa(asked, &answer);
                 let missing = format!("{} has no TLSA records that could be used", asked.host.name);

@@ -29,4 +29,4 @@ pub(crate) use requirement::{Lacking, Negotiated, Requirement, Session, Starttls
 pub use results::{
     FailureDetail, FailureSeen, OTHER, PolicySeen, PolicyType, ResultType, TlsResult, TlsResults,
 };
-pub use rules::{OverrideLevel, OverrideLevelError, TlsOverride, TlsRules};
+pub use rules::{TlsOverride, TlsRules};

@@ -1,10 +1,8 @@
 //! What the operator says about TLS to mail exchangers.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use mail::Pattern;
+use mail::{Pattern, TlsLevel};
 use net::ClientIdentity;
 use net::sts::StsCache;
 
@@ -37,65 +35,14 @@ pub struct TlsOverride {
     /// The recipients' domains.
     pub domains: Vec<Pattern>,
     /// What is asked for.
-    pub level: OverrideLevel,
-    /// With [`OverrideLevel::Verify`]: the names that the certificate must be made out for one of, in place of the mail
+    pub level: TlsLevel,
+    /// With [`TlsLevel::Verify`]: the names that the certificate must be made out for one of, in place of the mail
     /// exchanger's, which comes out of the DNS.
     pub names: Vec<String>,
-    /// With [`OverrideLevel::Verify`]: who must have issued it, in place of the system's roots.
+    /// With [`TlsLevel::Verify`]: who must have issued it, in place of the system's roots.
     pub roots: Option<net::Roots>,
     /// The certificate that we show where we are asked for one.
     pub identity: Option<ClientIdentity>,
-}
-
-/// What a rule asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OverrideLevel {
-    /// No TLS, even where it is offered.
-    None,
-    /// TLS where it is offered and works.
-    Opportunistic,
-    /// TLS, whatever the certificate says.
-    Encrypt,
-    /// TLS with a certificate that is right.
-    Verify,
-    /// TLS with TLSA records: hosts without them get no mail.
-    Dane,
-}
-
-impl OverrideLevel {
-    const ALL: [Self; 5] = [Self::None, Self::Opportunistic, Self::Encrypt, Self::Verify, Self::Dane];
-
-    /// As in `level`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Opportunistic => "opportunistic",
-            Self::Encrypt => "encrypt",
-            Self::Verify => "verify",
-            Self::Dane => "dane",
-        }
-    }
-}
-
-impl fmt::Display for OverrideLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The text is no level.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of none, opportunistic, encrypt, verify and dane")]
-pub struct OverrideLevelError(String);
-
-impl FromStr for OverrideLevel {
-    type Err = OverrideLevelError;
-    fn from_str(text: &str) -> Result<Self, OverrideLevelError> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.as_str() == text)
-            .ok_or_else(|| OverrideLevelError(text.chars().take(40).collect()))
-    }
 }
 
 #[cfg(test)]
@@ -119,6 +66,6 @@ mod tests {
         assert_eq!(level("b.example"), Some("verify"));
         assert_eq!(level("example"), Some("encrypt"));
         assert!(TlsRules::default().rule_for("a.example").is_none());
-        assert!("secure".parse::<OverrideLevel>().is_err());
+        assert!("secure".parse::<TlsLevel>().is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mail::{Clock, HostPort, Mono, Timestamp};
 use serde::Serialize;
 
-use super::{Order, SmartHost, WeightedHost, order};
+use super::{HostOrder, SmartHost, WeightedHost, order};
 
 /// How long a host comes last after its first failure; twice as long after each further one.
 const REST_FIRST: Duration = Duration::from_secs(15);
@@ -137,9 +137,9 @@ impl Group {
         let (mut places, mut resting): (Vec<usize>, Vec<usize>) =
             (0..self.hosts.len()).partition(|&place| standing[place] != Standing::Resting);
         match smarthost.order {
-            Order::Ordered => {}
-            Order::Weighted => order::by_weight(&self.hosts, &mut self.credit, &mut places),
-            Order::Sticky => order::by_sender(&self.hosts, sender, &mut places),
+            HostOrder::Ordered => {}
+            HostOrder::Weighted => order::by_weight(&self.hosts, &mut self.credit, &mut places),
+            HostOrder::Sticky => order::by_sender(&self.hosts, sender, &mut places),
         }
         if let Some(&first) = places.first()
             && standing[first] == Standing::Due
@@ -154,10 +154,15 @@ impl Group {
 
     /// The host that a plan would begin with now, where that is not a matter of turns; changes nothing. A host that has
     /// rested counts: else a connection to a spare would be kept for as long as there is mail.
-    pub(super) fn home(&self, order: Order, sender: Option<&mail::Address>, now: Mono) -> Option<&HostPort> {
+    pub(super) fn home(
+        &self,
+        order: HostOrder,
+        sender: Option<&mail::Address>,
+        now: Mono,
+    ) -> Option<&HostPort> {
         let may_begin = |place: &usize| self.records[*place].standing(now) != Standing::Resting;
         let mut places: Vec<usize> = (0..self.hosts.len()).filter(may_begin).collect();
-        if order == Order::Sticky {
+        if order == HostOrder::Sticky {
             order::by_sender(&self.hosts, sender, &mut places);
         }
         places.first().map(|&place| &self.hosts[place].at)

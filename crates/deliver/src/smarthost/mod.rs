@@ -34,7 +34,7 @@ use smtp::client::Login;
 use store::PendingRecipient;
 
 pub use health::{HostHealth, SmartHostHealth, TokenHealth};
-pub use mail::{SmartHostTls, SmartHostTlsError};
+pub use mail::{HostOrder, SmartHostTls, SmartHostTlsError};
 pub use oauth::{Grant, OAuth, OAuthError, RefreshToken};
 pub use state::SmartHosts;
 pub use token::TokenError;
@@ -47,7 +47,7 @@ pub struct SmartHost {
     /// Where it listens.
     pub hosts: Vec<WeightedHost>,
     /// Which host is tried first.
-    pub order: Order,
+    pub order: HostOrder,
     /// Whether the connection is under TLS.
     pub tls: SmartHostTls,
     /// Who we are there for some senders and domains; the first rule that matches counts.
@@ -63,51 +63,13 @@ pub struct SmartHost {
 pub struct WeightedHost {
     /// Where it listens.
     pub at: HostPort,
-    /// Its share, for [`Order::Weighted`] and [`Order::Sticky`]; at least 1.
+    /// Its share, for [`HostOrder::Weighted`] and [`HostOrder::Sticky`]; at least 1.
     pub weight: u32,
 }
 
 impl From<HostPort> for WeightedHost {
     fn from(at: HostPort) -> Self {
         Self { at, weight: 1 }
-    }
-}
-
-/// Which host of a smart host is tried first. Hosts that did not work lately come last in every order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Order {
-    /// The first that works, in the order in which they were written.
-    #[default]
-    Ordered,
-    /// Each host gets connections in proportion to its weight.
-    Weighted,
-    /// A sender always goes by the same host. A host that is added or taken away moves no more senders than its share.
-    Sticky,
-}
-
-impl Order {
-    /// Its name as users type it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ordered => "ordered",
-            Self::Weighted => "weighted",
-            Self::Sticky => "sticky",
-        }
-    }
-}
-
-/// The text is no order.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no order of hosts: ordered, weighted or sticky")]
-pub struct OrderError(String);
-
-impl std::str::FromStr for Order {
-    type Err = OrderError;
-    fn from_str(text: &str) -> Result<Self, OrderError> {
-        [Self::Ordered, Self::Weighted, Self::Sticky]
-            .into_iter()
-            .find(|order| order.as_str() == text)
-            .ok_or_else(|| OrderError(text.chars().take(80).collect()))
     }
 }
 
@@ -169,7 +131,7 @@ impl SmartHost {
         Self {
             name: name.into(),
             hosts,
-            order: Order::Ordered,
+            order: HostOrder::Ordered,
             tls,
             logins: Vec::new(),
             login,

@@ -9,7 +9,7 @@ use smtp::client::Login;
 
 use super::health::{Group, SmartHostHealth};
 use super::token::{TokenCache, TokenError};
-use super::{LoginSource, Order, SmartHost};
+use super::{HostOrder, LoginSource, SmartHost};
 use crate::settings::Settings;
 
 /// Messages that a connection takes before the next host has its turn, where hosts have weights.
@@ -49,8 +49,8 @@ impl SmartHosts {
     ) -> bool {
         match smarthost.order {
             _ if smarthost.hosts.len() == 1 => true,
-            Order::Weighted => messages < TURN,
-            Order::Ordered | Order::Sticky => {
+            HostOrder::Weighted => messages < TURN,
+            HostOrder::Ordered | HostOrder::Sticky => {
                 let now = self.clock.mono();
                 let keeps = |group: &mut Group| {
                     group.home(smarthost.order, sender, now).is_none_or(|home| home == at)

@@ -15,7 +15,7 @@ fn host(name: &str, weight: u32) -> WeightedHost {
     WeightedHost { at: HostPort { host: name.into(), port: 587 }, weight }
 }
 
-fn smarthost(order: Order, hosts: &[(&str, u32)]) -> SmartHost {
+fn smarthost(order: HostOrder, hosts: &[(&str, u32)]) -> SmartHost {
     let hosts = hosts.iter().map(|(name, weight)| host(name, *weight)).collect();
     SmartHost { hosts, order, ..SmartHost::new("up", Vec::new(), SmartHostTls::Required, None) }
 }
@@ -40,7 +40,7 @@ fn at(name: &str) -> HostPort {
 #[test]
 fn in_order_the_first_that_works() {
     let (known, clock) = rig();
-    let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1), ("c", 1)]);
+    let up = smarthost(HostOrder::Ordered, &[("a", 1), ("b", 1), ("c", 1)]);
     let plan = || names(&known.plan(&up, None));
     assert_eq!(plan(), "a b c");
     known.failed(&up, &at("a"), "refused");
@@ -56,7 +56,7 @@ fn in_order_the_first_that_works() {
 #[test]
 fn a_spare_is_left_when_the_first_may_be_back() {
     let (known, clock) = rig();
-    let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1)]);
+    let up = smarthost(HostOrder::Ordered, &[("a", 1), ("b", 1)]);
     let keeps = |name: &str| known.keeps(&up, &at(name), None, 1000);
     assert!(keeps("a") && !keeps("b"));
     known.failed(&up, &at("a"), "refused");
@@ -72,7 +72,7 @@ fn a_spare_is_left_when_the_first_may_be_back() {
 #[test]
 fn a_dead_host_costs_one_probe_per_interval() {
     let (known, clock) = rig();
-    let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1)]);
+    let up = smarthost(HostOrder::Ordered, &[("a", 1), ("b", 1)]);
     let plan = || names(&known.plan(&up, None));
     let mut intervals = Vec::new();
     for _ in 0..9 {
@@ -102,7 +102,7 @@ fn a_dead_host_costs_one_probe_per_interval() {
 #[test]
 fn by_weight_each_gets_its_share_evenly_spread() {
     let (known, _) = rig();
-    let up = smarthost(Order::Weighted, &[("a", 5), ("b", 1), ("c", 2)]);
+    let up = smarthost(HostOrder::Weighted, &[("a", 5), ("b", 1), ("c", 2)]);
     let firsts =
         |n: usize| -> Vec<String> { (0..n).map(|_| known.plan(&up, None)[0].host.to_string()).collect() };
     let count =
@@ -112,7 +112,7 @@ fn by_weight_each_gets_its_share_evenly_spread() {
     known.failed(&up, &at("a"), "refused");
     assert_eq!(count(&firsts(300)), [0, 100, 200], "the others share what is left by their weights");
     assert!(known.keeps(&up, &at("b"), None, 49) && !known.keeps(&up, &at("b"), None, 50));
-    let alone = smarthost(Order::Weighted, &[("a", 1)]);
+    let alone = smarthost(HostOrder::Weighted, &[("a", 1)]);
     assert!(known.keeps(&alone, &at("a"), None, 1000), "there is nobody whose turn it could be");
 }
 
@@ -124,7 +124,7 @@ fn a_sender_stays_with_its_host() {
     let homes = |up: &SmartHost| -> HashMap<Address, String> {
         senders.iter().map(|s| (s.clone(), known.plan(up, Some(s))[0].host.to_string())).collect()
     };
-    let three = smarthost(Order::Sticky, &[("a", 1), ("b", 1), ("c", 2)]);
+    let three = smarthost(HostOrder::Sticky, &[("a", 1), ("b", 1), ("c", 2)]);
     let before = homes(&three);
     assert_eq!(before, homes(&three));
     let share = |homes: &HashMap<Address, String>, name: &str| homes.values().filter(|h| *h == name).count();
@@ -132,7 +132,7 @@ fn a_sender_stays_with_its_host() {
         assert!(share(&before, name).abs_diff(expected) < 150, "{name}: {}", share(&before, name));
     }
     // A host more takes its share and moves nobody else.
-    let four = smarthost(Order::Sticky, &[("a", 1), ("new", 1), ("b", 1), ("c", 2)]);
+    let four = smarthost(HostOrder::Sticky, &[("a", 1), ("new", 1), ("b", 1), ("c", 2)]);
     let after = homes(&four);
     let moved: Vec<&Address> = senders.iter().filter(|s| before[*s] != after[*s]).collect();
     assert!(moved.iter().all(|s| after[*s] == "new"));
@@ -159,7 +159,7 @@ fn a_sender_stays_with_its_host() {
 #[test]
 fn homes_are_the_same_in_every_version() {
     let (known, _) = rig();
-    let up = smarthost(Order::Sticky, &[("a", 1), ("b", 1), ("c", 1)]);
+    let up = smarthost(HostOrder::Sticky, &[("a", 1), ("b", 1), ("c", 1)]);
     let homes: Vec<String> = (0..12)
         .map(|n| known.plan(&up, Some(&address(&format!("user{n}@brand.example"))))[0].host.to_string())
         .collect();
@@ -169,9 +169,9 @@ fn homes_are_the_same_in_every_version() {
 #[test]
 fn what_is_known_outlives_a_reload() {
     let (known, _) = rig();
-    let up = smarthost(Order::Ordered, &[("a", 1), ("b", 1)]);
+    let up = smarthost(HostOrder::Ordered, &[("a", 1), ("b", 1)]);
     known.failed(&up, &at("a"), "connection refused");
-    let other = smarthost(Order::Ordered, &[("new", 1), ("a", 3), ("b", 1)]);
+    let other = smarthost(HostOrder::Ordered, &[("new", 1), ("a", 3), ("b", 1)]);
     assert_eq!(names(&known.plan(&other, None)), "new b a");
     known.worked(&other, &at("gone"));
     known.failed(&other, &at("gone"), "x");
@@ -186,7 +186,7 @@ fn the_first_rule_that_matches_says_who_we_are() {
         domains: patterns(domains),
         login: login(name),
     };
-    let mut up = smarthost(Order::Ordered, &[("a", 1)]);
+    let mut up = smarthost(HostOrder::Ordered, &[("a", 1)]);
     up.login = Some(login("default"));
     up.logins = vec![
         rule(&["ann@brand.example"], &[], "ann"),
@@ -312,8 +312,8 @@ async fn a_refresh_token_is_replaced_as_a_whole() {
 
 #[test]
 fn orders_have_names() {
-    for order in [Order::Ordered, Order::Weighted, Order::Sticky] {
+    for order in [HostOrder::Ordered, HostOrder::Weighted, HostOrder::Sticky] {
         assert_eq!(order.as_str().parse(), Ok(order));
     }
-    assert!("random".parse::<Order>().is_err());
+    assert!("random".parse::<HostOrder>().is_err());
 }

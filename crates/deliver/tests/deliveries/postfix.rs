@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use deliver::{LoginSource, OAuth, Order, RefreshToken, SmartHost, SmartHostTls, WeightedHost};
+use deliver::{HostOrder, LoginSource, OAuth, RefreshToken, SmartHost, SmartHostTls, WeightedHost};
 use mail::Destination;
 use nix::unistd::{Group, User, getuid};
 use tempfile::TempDir;
@@ -130,7 +130,7 @@ async fn the_dead_the_busy_and_the_good() {
     let busy = Postfix::new(end.at, "smtpd_recipient_restrictions = defer").await;
     let good = Postfix::new(end.at, "").await;
     let dead = free_address();
-    for (n, order) in [Order::Ordered, Order::Weighted, Order::Sticky].into_iter().enumerate() {
+    for (n, order) in [HostOrder::Ordered, HostOrder::Weighted, HostOrder::Sticky].into_iter().enumerate() {
         let mut host = SmartHost::new("up", Vec::new(), SmartHostTls::Opportunistic, None);
         host.order = order;
         let weighted = |at: SocketAddr, weight| WeightedHost { at: host_port(at), weight };

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deliver::{OverrideLevel, TlsOverride, TlsResults};
+use deliver::{TlsOverride, TlsResults};
+use mail::TlsLevel;
 use mail::{Destination, Site};
 
 use crate::exchangers::{Dns, pair};
@@ -20,7 +21,7 @@ async fn to(rig: &Rig, link: &mut Line, domain: &str) -> mail::Attempt {
     attempt(link, &rig.letter(&[&format!("a@{domain}")]).await).await
 }
 
-fn rule(domains: &[&str], level: OverrideLevel) -> TlsOverride {
+fn rule(domains: &[&str], level: TlsLevel) -> TlsOverride {
     let domains = domains.iter().map(|d| d.parse().unwrap()).collect();
     TlsOverride { domains, level, names: vec![], roots: None, identity: None }
 }
@@ -83,10 +84,8 @@ async fn an_open_connection_is_left_when_another_domain_asks_for_more() {
     let (first, _second) = pair(vec![behaviour()], vec![behaviour()]).await;
     let results = Arc::new(TlsResults::new());
     let rig = dns.rig(first.at.port(), |s| {
-        s.tls_rules.overrides = vec![
-            rule(&["also.mail.test"], OverrideLevel::Verify),
-            rule(&["one.mail.test"], OverrideLevel::Encrypt),
-        ];
+        s.tls_rules.overrides =
+            vec![rule(&["also.mail.test"], TlsLevel::Verify), rule(&["one.mail.test"], TlsLevel::Encrypt)];
         s.tls_rules.results = Some(results.clone());
     });
     let mut link = rig.link_from("default", &mx("both.mail.test")).await;
@@ -111,7 +110,7 @@ async fn an_open_connection_is_left_when_another_domain_asks_for_more() {
 
     let trusting = dns.rig(first.at.port(), |s| {
         strangers.trust(s);
-        s.tls_rules.overrides = vec![rule(&["also.mail.test"], OverrideLevel::Verify)];
+        s.tls_rules.overrides = vec![rule(&["also.mail.test"], TlsLevel::Verify)];
     });
     let mut link = trusting.link_from("default", &mx("both.mail.test")).await;
     for domain in ["both.mail.test", "also.mail.test"] {
@@ -133,7 +132,7 @@ async fn requiretls_goes_where_it_is_offered_under_tls_that_is_verified() {
     let (first, second) = pair(vec![plain], vec![offering()]).await;
     let rig = dns.rig(first.at.port(), |s| {
         certificates.trust(s);
-        let verify = rule(&["both.mail.test"], OverrideLevel::Verify);
+        let verify = rule(&["both.mail.test"], TlsLevel::Verify);
         let names = vec!["mx1.mail.test".into(), "mx2.mail.test".into()];
         s.tls_rules.overrides = vec![TlsOverride { names, ..verify }];
     });

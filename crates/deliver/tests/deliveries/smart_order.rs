@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deliver::{LoginRule, LoginSource, Order, SmartHost, SmartHostTls, WeightedHost};
+use deliver::{HostOrder, LoginRule, LoginSource, SmartHost, SmartHostTls, WeightedHost};
 use mail::{Address, Destination, HostPort};
 
 use crate::peer::{Act, Behaviour, Peer, bye, say};
@@ -14,7 +14,7 @@ fn up() -> Destination {
     Destination::SmartHost("up".into())
 }
 
-fn rig(hosts: Vec<(HostPort, u32)>, order: Order, change: impl FnOnce(&mut SmartHost)) -> Rig {
+fn rig(hosts: Vec<(HostPort, u32)>, order: HostOrder, change: impl FnOnce(&mut SmartHost)) -> Rig {
     let mut host = SmartHost::new("up", Vec::new(), SmartHostTls::None, None);
     host.hosts = hosts.into_iter().map(|(at, weight)| WeightedHost { at, weight }).collect();
     host.order = order;
@@ -50,7 +50,7 @@ fn counts(peers: &[Peer]) -> Vec<usize> {
 #[tokio::test]
 async fn by_weight_connections_are_shared() {
     let peers = good(3).await;
-    let rig = rig(hosts(&peers, &[3, 1, 2]), Order::Weighted, |_| {});
+    let rig = rig(hosts(&peers, &[3, 1, 2]), HostOrder::Weighted, |_| {});
     for _ in 0..12 {
         let mut link = rig.link(&up());
         assert_eq!(outcomes(&send(&rig, &mut link, "x@example.com").await), "+250");
@@ -59,7 +59,7 @@ async fn by_weight_connections_are_shared() {
     assert_eq!(counts(&peers), [6, 2, 4]);
     // Over one link, a connection hands over to the next host after a while.
     let peers = good(2).await;
-    let rig = self::rig(hosts(&peers, &[1, 1]), Order::Weighted, |_| {});
+    let rig = self::rig(hosts(&peers, &[1, 1]), HostOrder::Weighted, |_| {});
     let mut link = rig.link(&up());
     for _ in 0..100 {
         assert_eq!(outcomes(&send(&rig, &mut link, "x@example.com").await), "+250");
@@ -71,7 +71,7 @@ async fn by_weight_connections_are_shared() {
 #[tokio::test]
 async fn a_sender_goes_by_its_own_host() {
     let peers = good(3).await;
-    let rig = rig(hosts(&peers, &[1, 1, 1]), Order::Sticky, |_| {});
+    let rig = rig(hosts(&peers, &[1, 1, 1]), HostOrder::Sticky, |_| {});
     let mut link = rig.link(&up());
     let mut homes: HashMap<String, Option<std::net::SocketAddr>> = HashMap::new();
     for round in 0..3 {
@@ -106,7 +106,7 @@ async fn a_host_that_says_not_now_is_passed_over_and_nothing_arrives_twice() {
         let busy = Peer::new(Behaviour::good().on(at, [reply.clone()])).await;
         let peers = good(1).await;
         let hosts = vec![(host_port(busy.at), 1), (host_port(peers[0].at), 1)];
-        let rig = rig(hosts, Order::Ordered, |_| {});
+        let rig = rig(hosts, HostOrder::Ordered, |_| {});
         let mut link = rig.link(&up());
         let sent = send(&rig, &mut link, "x@example.com").await;
         assert_eq!(outcomes(&sent), "+250", "{at} {reply:?}: {:?}", sent.transcript);
@@ -117,7 +117,7 @@ async fn a_host_that_says_not_now_is_passed_over_and_nothing_arrives_twice() {
     let stern = Peer::new(Behaviour::good().on("RCPT", [say("550 5.1.1 nobody")])).await;
     let peers = good(1).await;
     let hosts = vec![(host_port(stern.at), 1), (host_port(peers[0].at), 1)];
-    let rig = rig(hosts, Order::Ordered, |_| {});
+    let rig = rig(hosts, HostOrder::Ordered, |_| {});
     let mut link = rig.link(&up());
     assert_eq!(outcomes(&send(&rig, &mut link, "x@example.com").await), "-550");
     assert_eq!(peers[0].seen(|s| s.connections), 0);
@@ -129,7 +129,7 @@ async fn some_recipients_here_and_the_others_there() {
     let picky = Peer::new(Behaviour::good().on("RCPT", picky)).await;
     let peers = good(1).await;
     let hosts = vec![(host_port(picky.at), 1), (host_port(peers[0].at), 1)];
-    let rig = rig(hosts, Order::Ordered, |_| {});
+    let rig = rig(hosts, HostOrder::Ordered, |_| {});
     let mut link = rig.link(&up());
     let job = rig.letter(&["a@example.net", "b@example.net", "c@example.net"]).await;
     assert_eq!(outcomes(&attempt(&mut link, &job).await), "+250 +250 -550");
@@ -149,7 +149,7 @@ async fn after_a_final_reply_that_did_not_come_no_other_host_is_tried() {
             SmartHostTls::None,
             None,
         );
-        host.order = Order::Ordered;
+        host.order = HostOrder::Ordered;
         let rig = Rig::with(|s| {
             s.smarthosts.insert("up".into(), Arc::new(host));
             s.timeouts.message = Duration::from_millis(300);
@@ -166,7 +166,7 @@ async fn a_dead_host_is_not_tried_for_every_message() {
     let peers = good(1).await;
     let dead = free_address();
     let hosts = vec![(host_port(dead), 1), (host_port(peers[0].at), 1)];
-    let rig = rig(hosts, Order::Ordered, |_| {});
+    let rig = rig(hosts, HostOrder::Ordered, |_| {});
     for round in 0..5 {
         let mut link = rig.link(&up());
         let job = {
@@ -192,7 +192,7 @@ async fn a_dead_host_is_not_tried_for_every_message() {
 async fn who_we_are_depends_on_sender_and_recipient() {
     let peer = Peer::new(Behaviour::offering(&["PIPELINING", "AUTH PLAIN"])).await;
     let login = |name: &str| LoginSource::password(name, "pw", true);
-    let rig = rig(vec![(host_port(peer.at), 1)], Order::Ordered, |host| {
+    let rig = rig(vec![(host_port(peer.at), 1)], HostOrder::Ordered, |host| {
         host.login = Some(login("everybody"));
         host.logins = vec![
             LoginRule {
@@ -251,7 +251,7 @@ async fn who_we_are_depends_on_sender_and_recipient() {
 async fn a_wrong_password_of_one_login_does_not_stop_the_others() {
     let offering = || Behaviour::offering(&["PIPELINING", "AUTH PLAIN"]);
     let peer = Peer::by_turns(vec![offering().on("AUTH", [bye("535 5.7.8 wrong")]), offering()]).await;
-    let rig = rig(vec![(host_port(peer.at), 1)], Order::Ordered, |host| {
+    let rig = rig(vec![(host_port(peer.at), 1)], HostOrder::Ordered, |host| {
         host.login = Some(LoginSource::password("everybody", "pw", true));
         host.logins = vec![LoginRule {
             senders: vec![],

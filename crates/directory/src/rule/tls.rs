@@ -1,60 +1,13 @@
 //! How connections to a recipient's domain are to be protected, at the operator's word.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use mail::domain_to_ascii;
+use mail::{Pattern, TlsLevel, domain_to_ascii};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::outgoing::domains_only;
-use super::{Rule, TextError, Wrong};
-use mail::Pattern;
-
-/// How far a connection has to be protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TlsLevel {
-    /// Plain text, even where TLS is offered. For peers whose TLS is broken.
-    None,
-    /// TLS where it is offered, whatever the certificate; else plain text. DANE and MTA-STS are not asked.
-    Opportunistic,
-    /// TLS, whatever the certificate, or nothing is sent.
-    Encrypt,
-    /// TLS with a certificate that a trusted root has signed for the MX host or one of `names`, or nothing is sent.
-    #[default]
-    Verify,
-    /// TLS with a certificate that secure TLSA records vouch for (RFC 7672), or nothing is sent.
-    Dane,
-}
-
-impl TlsLevel {
-    /// All of them.
-    pub const ALL: [TlsLevel; 5] =
-        [TlsLevel::None, TlsLevel::Opportunistic, TlsLevel::Encrypt, TlsLevel::Verify, TlsLevel::Dane];
-
-    /// Its name as users type it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            TlsLevel::None => "none",
-            TlsLevel::Opportunistic => "opportunistic",
-            TlsLevel::Encrypt => "encrypt",
-            TlsLevel::Verify => "verify",
-            TlsLevel::Dane => "dane",
-        }
-    }
-}
-
-impl FromStr for TlsLevel {
-    type Err = TextError;
-    fn from_str(text: &str) -> Result<Self, TextError> {
-        let known = Self::ALL.into_iter().find(|level| level.as_str() == text);
-        known.ok_or_else(|| {
-            let shown: String = text.chars().take(40).collect();
-            TextError(format!("{shown:?} is no TLS level: none, opportunistic, encrypt, verify or dane"))
-        })
-    }
-}
+use super::{Rule, Wrong};
 
 /// How connections to some recipient domains are protected, instead of what DANE, MTA-STS and the peers' offers say. The
 /// first rule that matches the recipient's domain counts.
@@ -66,6 +19,7 @@ pub struct TlsPolicy {
     pub domains: Vec<Pattern>,
     /// How far a connection has to be protected.
     #[serde(default)]
+    #[schemars(schema_with = "levels")]
     pub level: TlsLevel,
     /// For `verify`: names that the certificate may bear instead of the MX host's.
     #[serde(default)]
@@ -79,6 +33,27 @@ pub struct TlsPolicy {
     /// Its private key, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<PathBuf>,
+}
+
+/// The levels as users type them.
+fn levels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let said = |level| match level {
+        TlsLevel::None => "Plain text, even where TLS is offered. For peers whose TLS is broken.",
+        TlsLevel::Opportunistic => {
+            "TLS where it is offered, whatever the certificate; else plain text. DANE and MTA-STS are not asked."
+        }
+        TlsLevel::Encrypt => "TLS, whatever the certificate, or nothing is sent.",
+        TlsLevel::Verify => {
+            "TLS with a certificate that a trusted root has signed for the MX host or one of `names`, or nothing is sent."
+        }
+        TlsLevel::Dane => {
+            "TLS with a certificate that secure TLSA records vouch for (RFC 7672), or nothing is sent."
+        }
+    };
+    let words = TlsLevel::ALL.map(|level| {
+        schemars::json_schema!({ "const": level.as_str(), "type": "string", "description": said(level) })
+    });
+    schemars::json_schema!({ "default": "verify", "oneOf": words })
 }
 
 impl Rule for TlsPolicy {

@@ -1,8 +1,7 @@
 //! Rules about outgoing mail: kept, replaced, refused, asked.
 
 use directory::rule::{
-    Alias, Ceiling, ConfigRules, Egress, Pool, Rewrite, RewriteOf, Rule, Shape, Source as Outgoing, TlsLevel,
-    TlsPolicy,
+    Alias, Ceiling, ConfigRules, Egress, Pool, Rewrite, RewriteOf, Rule, Shape, Source as Outgoing, TlsPolicy,
 };
 use directory::{AuditQuery, Directory, DirectoryError, OrgChange, Source};
 use mail::{Destination, OrgId, Stream};
@@ -49,8 +48,11 @@ async fn rules_of_every_kind_are_there_after_a_restart(place: Place) {
     let ceiling =
         Ceiling { to: "lmtp://127.0.0.1:24".parse().ok(), connections: Some(2), ..Ceiling::default() };
     listed(&d, ceiling, None).await.unwrap();
-    let tls =
-        TlsPolicy { domains: vec!["*".parse().unwrap()], level: TlsLevel::Encrypt, ..TlsPolicy::default() };
+    let tls = TlsPolicy {
+        domains: vec!["*".parse().unwrap()],
+        level: mail::TlsLevel::Encrypt,
+        ..TlsPolicy::default()
+    };
     listed(&d, tls, None).await.unwrap();
     let alias = Alias { from: "@a.example".into(), to: vec!["@b.example".into()], org: None };
     listed(&d, alias, None).await.unwrap();

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use directory::HostOrder;
-use mail::{HostPort, Pattern, SmartHostTls};
+use mail::{HostOrder, HostPort, Pattern, SmartHostTls};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -21,6 +20,7 @@ pub struct SmartHost {
     /// `"sticky"` they may have weights: `{ "a.example:587" = 3, "b.example:587" = 1 }`.
     pub hosts: Hosts,
     /// Which host is tried first. Hosts that did not work lately come last in every order.
+    #[schemars(schema_with = "order_words")]
     pub order: HostOrder,
     /// How connections are protected.
     #[schemars(schema_with = "tls_words")]
@@ -99,6 +99,17 @@ pub struct LoginRule {
     /// Access tokens for this login instead of a password (XOAUTH2), with the keys of the smart host's own `oauth`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oauth: Option<OAuth>,
+}
+
+fn order_words(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "default": "ordered", "oneOf": [
+        { "const": "ordered", "type": "string",
+          "description": "The first that works, in the order in which they are written." },
+        { "const": "weighted", "type": "string",
+          "description": "Each host gets connections in proportion to its weight." },
+        { "const": "sticky", "type": "string", "description": "A sender always goes by the same host. \
+          A host that is added or taken away moves no more senders than its share." },
+    ]})
 }
 
 fn tls_words(_: &mut SchemaGenerator) -> Schema {

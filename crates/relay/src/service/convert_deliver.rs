@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use deliver::{
-    LoginRule, LoginSource, OAuth, Order, OverrideLevel, RefreshToken, SmartHost, SourceAddress, TlsOverride,
-    WeightedHost,
+    LoginRule, LoginSource, OAuth, RefreshToken, SmartHost, SourceAddress, TlsOverride, WeightedHost,
 };
-use directory::rule::{ProxyKind, Source, TlsLevel, TlsPolicy};
-use directory::{HostLogin, HostOAuth, HostOrder, Secret, Snapshot};
+use directory::rule::{ProxyKind, Source, TlsPolicy};
+use directory::{HostLogin, HostOAuth, Secret, Snapshot};
 use mail::SourceName;
 use net::{Egress, SocksLogin};
 
@@ -45,11 +44,7 @@ fn smarthost(host: &directory::SmartHost) -> Result<SmartHost, String> {
     };
     let logins = more.logins.iter().map(rule).collect::<Result<_, _>>()?;
     let login = host.username.as_ref().map(|name| login(name, &host.password, &more.oauth)).transpose()?;
-    let order = match more.order {
-        HostOrder::Ordered => Order::Ordered,
-        HostOrder::Weighted => Order::Weighted,
-        HostOrder::Sticky => Order::Sticky,
-    };
+    let order = more.order;
     let identity = match (&more.client_certificate, &more.client_key) {
         (Some(certificate), Some(key)) => {
             Some(net::ClientIdentity::load(certificate, key).map_err(|error| error.to_string())?)
@@ -136,13 +131,7 @@ pub(super) fn tls_overrides(directory: &Snapshot) -> Result<Vec<TlsOverride>, St
         };
         Ok(TlsOverride {
             domains: rule.domains.clone(),
-            level: match rule.level {
-                TlsLevel::None => OverrideLevel::None,
-                TlsLevel::Opportunistic => OverrideLevel::Opportunistic,
-                TlsLevel::Encrypt => OverrideLevel::Encrypt,
-                TlsLevel::Verify => OverrideLevel::Verify,
-                TlsLevel::Dane => OverrideLevel::Dane,
-            },
+            level: rule.level,
             names: rule.names.clone(),
             roots,
             identity,
