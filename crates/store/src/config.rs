@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use mail::DeliveryId;
 
 use crate::memory::MemoryBudget;
+use crate::objects::Objects;
 
 /// Which node of a cluster writes, and which of its lives: what every commit is fenced by. A node that has been taken
 /// for dead gets a higher epoch; what it still writes with the old one is refused.
@@ -33,6 +34,8 @@ pub struct PostgresConfig {
     pub disk_reserve: u64,
     /// A delivery that was being attempted in this many unclean ends of nodes in a row is held.
     pub crashes_max: u32,
+    /// Where large content goes. All nodes need the same: what one has put there another reads.
+    pub objects: Option<Objects>,
 }
 
 impl std::fmt::Debug for PostgresConfig {
@@ -54,6 +57,7 @@ impl PostgresConfig {
             memory: MemoryBudget::new(256 << 20),
             disk_reserve: 256 << 20,
             crashes_max: 3,
+            objects: None,
         }
     }
 }

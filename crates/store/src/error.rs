@@ -30,6 +30,9 @@ pub enum StoreError {
     /// configured rightly.
     #[error("{0}")]
     Server(#[source] postgres::PgError),
+    /// The operator: the object storage is not configured rightly, or refuses what it is asked.
+    #[error("object storage: {0}")]
+    Objects(String),
     /// The operator: a directory to restore into, or to back up to, is not empty.
     #[error("{} is not empty", .0.display())]
     NotEmpty(PathBuf),
@@ -102,6 +105,7 @@ impl StoreError {
                 | Self::Failed(_)
                 | Self::Closed
                 | Self::Unavailable(_)
+                | Self::Objects(_)
                 | Self::Fenced(_)
         )
     }

@@ -18,6 +18,7 @@ mod lock;
 mod memory;
 mod model;
 mod notes;
+mod objects;
 mod operate;
 mod outbox;
 mod room;
@@ -38,5 +39,6 @@ pub use model::{
     ObjectStats, PendingRecipient, QueueStats, Recovery, RestoreReport, Settled, Settlement, Stats,
     VerifyReport, Waiting,
 };
+pub use objects::{Objects, ObjectsConfig};
 pub use pg::{Hand, hands};
 pub use store::Store;

@@ -17,6 +17,7 @@ mod hands;
 mod inbox;
 mod keys;
 mod load;
+mod objects;
 mod open;
 mod outbox;
 mod read;
@@ -298,6 +299,11 @@ impl Engine {
         }
         release::end(&self.shared, dead).await?;
         Ok(release::all(&self.shared, dead, true).await?.found)
+    }
+
+    pub(crate) async fn sweep_objects(&self) -> Result<u64> {
+        self.shared.open()?;
+        objects::sweep(&self.shared).await
     }
 
     pub(crate) async fn verify(&self) -> Result<VerifyReport> {

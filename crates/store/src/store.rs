@@ -384,6 +384,18 @@ impl Store {
         to!(self, engine => engine.verify().await)
     }
 
+    /// Deletes what is in object storage, is older than a day, and belongs to no message: left by crashes. Every few hours
+    /// one node does it by itself. Returns how many objects went.
+    ///
+    /// # Errors
+    /// `Objects`, `Unavailable`, `Closed`, `Failed`.
+    pub async fn sweep_objects(&self) -> Result<u64, StoreError> {
+        match &*self.0 {
+            Engine::Sqlite(_) => Ok(0),
+            Engine::Postgres(engine) => engine.sweep_objects().await,
+        }
+    }
+
     /// Says why the store has stopped for good, once it has: an fsync failed. Nothing is accepted nor delivered any more.
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         to!(self, engine => engine.failed())

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use mail::QueueKey;
+use mail::{MessageId, QueueKey};
 use parking_lot::Mutex;
 use postgres::{PgError, Tx};
 
@@ -53,6 +53,8 @@ pub(crate) struct Group<'a> {
     pub(crate) done: &'a Mutex<Option<Done>>,
     /// Its content is sent before it has the turn.
     pub(crate) large: bool,
+    /// Messages whose content is in object storage already.
+    pub(crate) placed: &'a [MessageId],
 }
 
 /// For one transaction: rows are found by their indices, whatever the statistics of tables say that fill and empty within
@@ -79,6 +81,8 @@ impl Group<'_> {
         let shared = self.shared;
         if self.large {
             let admissions: Vec<&Admission> = self.ops.iter().flat_map(|op| op.task.admissions()).collect();
+            let unplaced = |admission: &&Admission| !self.placed.contains(&admission.message.id);
+            let admissions: Vec<_> = admissions.into_iter().filter(unplaced).collect();
             insert_content(&tx, &admissions).await?;
             self.take_turn().await;
         }
@@ -114,7 +118,7 @@ impl Group<'_> {
         work.sum();
         keys::place(tx, self.ops, &mut outcomes, work.now()).await?;
         let admissions = stored(self.ops, &mut outcomes);
-        work.insert(tx, &admissions, self.large).await?;
+        work.insert(tx, &admissions, self.large, self.placed).await?;
         if self.large {
             unsend(tx, self.ops, &admissions).await?;
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mail::DeliveryId;
+use mail::{DeliveryId, MessageId};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 use super::commit::{Done, Group, Verdict};
 use super::errors::{Lost, commit_error};
 use super::inbox::{Op, Reply, Task};
+use super::objects::{self, place};
 use super::shared::Shared;
 use super::work::{Outcome, Placement, events};
 use super::write::content_ref;
@@ -39,12 +40,13 @@ pub(crate) async fn write(shared: &Arc<Shared>, mut ops: Vec<Op>, large: bool) -
         return ops;
     }
     let (turn, last_try) = (MyTurn::default(), Mutex::new(None));
+    let placed = if large { objects::put(shared, &ops).await } else { Vec::new() };
     loop {
-        let group = Group { shared, ops: &ops, turn: &turn, done: &last_try, large };
+        let group = Group { shared, ops: &ops, turn: &turn, done: &last_try, large, placed: &placed };
         match commit(&group).await {
             Ok(done) => {
                 shared.set_down(None);
-                publish(shared, ops, done);
+                publish(shared, ops, done, &placed);
                 return Vec::new();
             }
             Err(Lost::Told(StoreError::Invalid(_))) if ops.len() > 1 => {
@@ -106,7 +108,7 @@ fn refuse(shared: &Shared, ops: Vec<Op>, error: &StoreError) -> Vec<Op> {
 }
 
 /// The commit stands: memory follows, then everybody is told.
-fn publish(shared: &Shared, ops: Vec<Op>, done: Done) {
+fn publish(shared: &Shared, ops: Vec<Op>, done: Done, placed: &[MessageId]) {
     shared.counters.groups.fetch_add(1, Ordering::Relaxed);
     shared.counters.group_size.store(ops.len() as u64, Ordering::Relaxed);
     shared.counters.apply(&done.effects, done.own);
@@ -125,20 +127,34 @@ fn publish(shared: &Shared, ops: Vec<Op>, done: Done) {
     {
         shared.marks.clear();
     }
+    if let Some(side) = &shared.objects {
+        side.delete(done.effects.objects_gone);
+        side.delete(for_nothing(&ops, &done.outcomes, placed));
+    }
     for (op, outcome) in ops.into_iter().zip(done.outcomes) {
-        answer(shared, op, outcome);
+        answer(shared, op, outcome, placed);
     }
 }
 
-fn answer(shared: &Shared, op: Op, outcome: Outcome) {
+/// Messages whose content was put into object storage and that were duplicates after all.
+fn for_nothing(ops: &[Op], outcomes: &[Outcome], placed: &[MessageId]) -> Vec<MessageId> {
+    let duplicates = ops.iter().zip(outcomes).filter_map(|(op, outcome)| match (&op.task, outcome) {
+        (Task::Admit(admission), Outcome::Admitted(Placement::Duplicate(_))) => Some(admission.message.id),
+        _ => None,
+    });
+    duplicates.filter(|message| placed.contains(message)).collect()
+}
+
+fn answer(shared: &Shared, op: Op, outcome: Outcome, placed: &[MessageId]) {
     let (task, reply) = op.into_parts();
     match (task, reply, outcome) {
         (Task::Admit(admission), reply, Outcome::Admitted(placement)) => {
-            answer_admission(shared, *admission, reply, placement);
+            answer_admission(shared, *admission, reply, placement, placed);
         }
         (Task::Settle(settlement), Reply::Settle(done), Outcome::Settled(met, placements)) => {
             let reports = settlement.reports.into_iter().zip(placements);
-            let reports = if met.found { reports.map(|(r, p)| admitted(r, p)).collect() } else { Vec::new() };
+            let reports =
+                if met.found { reports.map(|(r, p)| admitted(r, p, &[])).collect() } else { Vec::new() };
             done.tell(Ok(Settled { reports, found: met.found, state: met.state }));
         }
         (Task::Settle(_), reply, Outcome::Refused(reason)) => reply.refuse(&StoreError::Fenced(reason)),
@@ -150,7 +166,13 @@ fn answer(shared: &Shared, op: Op, outcome: Outcome) {
     }
 }
 
-fn answer_admission(shared: &Shared, admission: Admission, reply: Reply, placement: Placement) {
+fn answer_admission(
+    shared: &Shared,
+    admission: Admission,
+    reply: Reply,
+    placement: Placement,
+    placed: &[MessageId],
+) {
     let Reply::Admit(answer) = reply else {
         // Its sender has been told to try again: it would come twice.
         if placement == Placement::Stored {
@@ -161,18 +183,23 @@ fn answer_admission(shared: &Shared, admission: Admission, reply: Reply, placeme
         }
         return;
     };
-    if let Err(Ok(Admitted::New(waiting))) = answer.send(Ok(admitted(admission, placement))) {
+    if let Err(Ok(Admitted::New(waiting))) = answer.send(Ok(admitted(admission, placement, placed))) {
         shared.adopt(waiting);
     }
 }
 
 /// What is handed back for an admission that is on stable storage, or for one that was before.
-fn admitted(admission: Admission, placement: Placement) -> Admitted {
+fn admitted(admission: Admission, placement: Placement, placed: &[MessageId]) -> Admitted {
     match placement {
         Placement::Duplicate(of) => Admitted::Duplicate(of),
         Placement::Not => Admitted::New(Vec::new()),
         Placement::Stored => {
-            let at = content_ref(admission.message.id, admission.content.len(), admission.content.crc);
+            let at = content_ref(
+                admission.message.id,
+                place(admission.message.id, placed),
+                admission.content.len(),
+                admission.content.crc,
+            );
             Admitted::New(handed_back(admission, at))
         }
     }

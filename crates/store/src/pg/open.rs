@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::inbox::{Inbox, Op};
 use super::shared::{Counters, Queues, Shared};
-use super::{claim::Marks, errors::read_error, release, schema, told};
+use super::{claim::Marks, errors::read_error, objects, release, schema, told};
 use crate::config::{Fence, PostgresConfig};
 use crate::content::{Segments, make_dir};
 use crate::error::StoreError;
@@ -36,6 +36,14 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
     make_dir(&config.spool)?;
     let lock = Lock::take(&config.spool)?;
     let health = Arc::new(Health::new());
+    if let Some(objects) = &config.objects {
+        match objects.probe().await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::warn!(%error, "large content goes into the database until it answers");
+            }
+            other => other?,
+        }
+    }
     let spool = Segments::spool(config.spool.join("content"), config.memory.clone(), health.clone())?;
     let pool = config.pool.clone();
     schema::migrate(&pool).await?;
@@ -66,6 +74,7 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
         counters,
         queues: Queues::default(),
         marks: Marks::default(),
+        objects: config.objects.clone().map(objects::Side::start),
         orphans: (sender, Mutex::new(Some(orphans))),
         told_before: Mutex::new(Some(told_before)),
         turn: Arc::default(),

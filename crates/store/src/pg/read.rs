@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, PgError>;
 pub(crate) const DELIVERY: &str =
     "SELECT d.message, d.idx, d.state, d.due, d.attempts, d.crashes, d.warned, d.reason, d.node, d.epoch,
     q.org, q.stream, q.destination, m.length, m.crc, m.detail, m.received_at, m.sender,
-    d.n, d.address, d.detail, d.outcome, d.status
+    d.n, d.address, d.detail, d.outcome, d.status, m.place
     FROM store.delivery d JOIN store.queue q ON q.id = d.queue JOIN store.message m ON m.id = d.message";
 
 /// A delivery as its row has it.
@@ -102,7 +102,7 @@ pub(crate) fn delivery(row: &Row) -> Result<Found> {
         id: DeliveryId { message: id, index: u16::try_from(row.try_get::<_, i32>(1)?).unwrap_or(u16::MAX) },
         queue: queue_key(row, 10)?,
         message: Arc::new(codec::message(columns, row.try_get(15)?)?),
-        content: content_ref(id, length, crc(row.try_get(14)?)),
+        content: content_ref(id, row.try_get(23)?, length, crc(row.try_get(14)?)),
         body: None,
         recipients,
         attempts: count(row.try_get(4)?),

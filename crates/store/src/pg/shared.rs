@@ -14,13 +14,14 @@ use super::claim::Marks;
 use super::errors::read_error;
 use super::group::Turn;
 use super::inbox::{Inbox, Op, Reply, Task};
+use super::objects::Side;
 use super::sums::{Effects, Totals};
 use crate::config::{Fence, PostgresConfig};
 use crate::content::Segments;
 use crate::error::StoreError;
 use crate::health::Health;
 use crate::lock::Lock;
-use crate::model::{Counts, Latency, Stats, Waiting};
+use crate::model::{Counts, Latency, ObjectStats, Stats, Waiting};
 use crate::notes::Notes;
 use crate::outbox::Outbox;
 use crate::room::Room;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) queues: Queues,
     pub(crate) marks: Marks,
+    pub(crate) objects: Option<Side>,
     pub(crate) orphans: Orphans,
     /// What had been told before this life of the node; none once somebody listens.
     pub(crate) told_before: Mutex<Option<HashSet<i64>>>,
@@ -77,6 +79,8 @@ pub(crate) struct Counters {
     pub(crate) content_bytes: AtomicU64,
     pub(crate) content_reads: AtomicU64,
     pub(crate) database_bytes: AtomicU64,
+    /// Content in object storage, of all nodes: messages and octets.
+    pub(crate) placed: Mutex<(u64, u64)>,
     pub(crate) claims: AtomicU64,
     pub(crate) claimed: AtomicU64,
     pub(crate) commits: Mutex<Latency>,
@@ -235,10 +239,17 @@ impl Shared {
             database_bytes: read(&c.database_bytes),
             commits: *c.commits.lock(),
             held: self.inbox.held(),
+            objects: self.object_stats(),
             claims: read(&c.claims),
             claimed: read(&c.claimed),
             ..Stats::default()
         }
+    }
+
+    fn object_stats(&self) -> ObjectStats {
+        let (messages, bytes) = *self.counters.placed.lock();
+        let since = self.objects.as_ref().map(|side| side.objects.stats()).unwrap_or_default();
+        ObjectStats { messages, bytes, ..since }
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mail::State;
+use mail::{MessageId, State};
 use postgres::{PgError, Row, Session, Tx};
 
 use crate::codec;
@@ -30,6 +30,8 @@ pub(crate) struct Effects {
     pub(crate) content_bytes: u64,
     /// Times that a delivery was given a due time.
     pub(crate) due_writes: u64,
+    /// Messages that are gone whose content is in object storage.
+    pub(crate) objects_gone: Vec<MessageId>,
     /// By how much the octets of content change.
     pub(crate) live: i64,
     /// By how much the number of deliveries in each state changes.

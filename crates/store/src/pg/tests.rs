@@ -157,3 +157,15 @@ async fn keys_expire_and_idle_queues_go() {
     assert_eq!(page.iter().map(|w| w.id).collect::<Vec<_>>(), [again.id]);
     assert!(rig.engine.verify().await.unwrap().is_sound());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_has_the_turn_to_look_for_objects() {
+    let rig = rig().await;
+    let pool = &rig.engine.shared.pool;
+    let turn = || async { pool.commit_idempotent(super::objects::take_turn).await.unwrap() };
+    assert!(turn().await);
+    assert!(!turn().await, "somebody has just looked");
+    rig.sql("UPDATE store.turn SET at = at - interval '7 hours'");
+    assert!(turn().await);
+    assert!(!turn().await);
+}

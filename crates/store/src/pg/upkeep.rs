@@ -9,7 +9,7 @@ use postgres::{PgError, Session, Tx};
 
 use super::errors::committed;
 use super::shared::Shared;
-use super::{schema, sums, told};
+use super::{objects, schema, sums, told};
 use crate::error::StoreError;
 
 /// How often the sums of other nodes are read.
@@ -54,6 +54,8 @@ async fn turn(shared: &Shared, round: u32) -> Result<(), StoreError> {
         drop_idle_queues(shared).await?;
         let size = shared.read(size).await?;
         shared.counters.database_bytes.store(size, Ordering::Relaxed);
+        *shared.counters.placed.lock() = shared.read(objects::stored).await?;
+        objects::sweep_in_turn(shared).await?;
     }
     if phase.is_multiple_of(PARTITIONS) {
         schema::make_partitions(&shared.pool, shared.clock.now().0).await?;

@@ -7,6 +7,7 @@ use mail::{DeliveryId, MessageId};
 use postgres::{PgError, Tx};
 
 use super::load::keys;
+use super::objects::{IN_OBJECTS, place};
 use super::schema::day;
 use super::work::{Row, Slot, Work, storable};
 use crate::codec;
@@ -20,8 +21,14 @@ type Result<T> = std::result::Result<T, PgError>;
 const CONTENT: usize = 4 << 20;
 
 impl Work {
-    /// Writes the rows of new messages. `sent`: their content is there.
-    pub(crate) async fn insert(&mut self, tx: &Tx, admissions: &[&Admission], sent: bool) -> Result<()> {
+    /// Writes the rows of new messages. `sent`: their content is there, in object storage if they are `placed`.
+    pub(crate) async fn insert(
+        &mut self,
+        tx: &Tx,
+        admissions: &[&Admission],
+        sent: bool,
+        placed: &[MessageId],
+    ) -> Result<()> {
         let stored: Vec<&Admission> =
             admissions.iter().filter(|admission| !admission.deliveries.is_empty()).copied().collect();
         self.effects.admitted += admissions.len() as u64;
@@ -38,7 +45,7 @@ impl Work {
         let unsent = if sent { &[][..] } else { &stored[..] };
         tokio::try_join!(
             biased;
-            insert_messages(tx, &stored),
+            insert_messages(tx, &stored, placed),
             insert_deliveries(tx, &stored, self),
             insert_recipients(tx, &stored),
             insert_content(tx, unsent),
@@ -50,7 +57,9 @@ impl Work {
     pub(crate) async fn update(&mut self, tx: &Tx) -> Result<()> {
         let gone: Vec<(&DeliveryId, &Slot)> =
             self.slots.iter().filter(|(_, slot)| slot.now.is_none()).collect();
-        self.effects.live -= delete(tx, &gone).await?;
+        let gone = delete(tx, &gone).await?;
+        self.effects.live -= gone.octets;
+        self.effects.objects_gone = gone.objects;
         let changed: Vec<(&DeliveryId, &Row)> = self
             .slots
             .iter()
@@ -85,11 +94,12 @@ impl Work {
     }
 }
 
-async fn insert_messages(tx: &Tx, stored: &[&Admission]) -> Result<()> {
+async fn insert_messages(tx: &Tx, stored: &[&Admission], placed: &[MessageId]) -> Result<()> {
     let n = stored.len();
     let (mut ids, mut received) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let (mut senders, mut details) = (Vec::with_capacity(n), Vec::with_capacity(n));
     let (mut lengths, mut crcs) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let mut places = Vec::with_capacity(n);
     for admission in stored {
         let message = &admission.message;
         let length = admission.content.len();
@@ -100,14 +110,13 @@ async fn insert_messages(tx: &Tx, stored: &[&Admission]) -> Result<()> {
         senders.push(message.sender().to_owned());
         details.push(detail);
         lengths.push(length.cast_signed());
+        places.push(place(message.id, placed));
         crcs.push(i64::from(admission.content.crc));
     }
     tx.execute(
         "INSERT INTO store.message (id, received_at, sender, place, length, crc, detail)
-         SELECT id, received_at, sender, 0, length, crc, detail
-         FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[])
-           AS k(id, received_at, sender, length, crc, detail)",
-        &[&ids, &received, &senders, &lengths, &crcs, &details],
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::bytea[])",
+        &[&ids, &received, &senders, &places, &lengths, &crcs, &details],
     )
     .await
     .map(drop)
@@ -306,11 +315,19 @@ async fn update_deliveries(tx: &Tx, changed: &[(&DeliveryId, &Row)]) -> Result<(
     .map(drop)
 }
 
-/// Deletes deliveries, and with the last one of a message the message and its content. Returns how many octets of content
-/// went.
-async fn delete(tx: &Tx, gone: &[(&DeliveryId, &Slot)]) -> Result<i64> {
+/// What went with deliveries that are gone.
+#[derive(Default)]
+struct Gone {
+    /// How many octets of content.
+    octets: i64,
+    /// Messages whose content is in object storage, to be deleted once this is committed.
+    objects: Vec<MessageId>,
+}
+
+/// Deletes deliveries, and with the last one of a message the message and its content.
+async fn delete(tx: &Tx, gone: &[(&DeliveryId, &Slot)]) -> Result<Gone> {
     if gone.is_empty() {
-        return Ok(0);
+        return Ok(Gone::default());
     }
     let (messages, indices) = keys(gone.iter().map(|(id, _)| *id));
     tx.execute(
@@ -333,20 +350,23 @@ async fn delete(tx: &Tx, gone: &[(&DeliveryId, &Slot)]) -> Result<i64> {
     let rows = tx
         .query(
             "DELETE FROM store.message m WHERE id = ANY($1)
-               AND NOT EXISTS (SELECT FROM store.delivery d WHERE d.message = m.id) RETURNING id, length",
+               AND NOT EXISTS (SELECT FROM store.delivery d WHERE d.message = m.id) RETURNING id, length, place",
             &[&messages],
         )
         .await?;
-    let (mut octets, mut messages) = (0, Vec::with_capacity(rows.len()));
+    let (mut gone, mut messages) = (Gone::default(), Vec::with_capacity(rows.len()));
     for row in rows {
-        let length: i64 = row.try_get(1)?;
-        octets += length;
-        if length > 0 {
-            messages.push(codec::message_id(row.try_get(0)?));
+        let message = codec::message_id(row.try_get(0)?);
+        let (length, place): (i64, i32) = (row.try_get(1)?, row.try_get(2)?);
+        gone.octets += length;
+        if place == IN_OBJECTS {
+            gone.objects.push(message);
+        } else if length > 0 {
+            messages.push(message);
         }
     }
     delete_content(tx, &messages).await?;
-    Ok(octets)
+    Ok(gone)
 }
 
 /// Deletes the content of messages, day by day: so that no other partition is looked at.
@@ -361,8 +381,13 @@ pub(crate) async fn delete_content(tx: &Tx, messages: &[MessageId]) -> Result<()
     Ok(())
 }
 
-/// Where the content of a message is, as the engine's callers hold it.
-pub(crate) fn content_ref(message: MessageId, length: u64, crc: u32) -> crate::content::ContentRef {
+/// Where the content of a message is, as the engine's callers hold it: the place in place of an offset.
+pub(crate) fn content_ref(
+    message: MessageId,
+    place: i32,
+    length: u64,
+    crc: u32,
+) -> crate::content::ContentRef {
     let segment = u64::from(day(message).unsigned_abs());
-    crate::content::ContentRef { message, segment, offset: 0, length, crc }
+    crate::content::ContentRef { message, segment, offset: u64::from(place.unsigned_abs()), length, crc }
 }

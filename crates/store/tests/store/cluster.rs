@@ -8,8 +8,8 @@ use mail::{Disposition, Event, EventKind, ManualClock, RecipientStatus, State, T
 use postgres::test::Server;
 use postgres::{Config, Pool};
 use store::{
-    Action, Admission, Admitted, Dedupe, Fence, NewState, Next, PostgresConfig, QueueFilter, Recovery,
-    Settlement, Store, StoreError,
+    Action, Admission, Admitted, Dedupe, Fence, NewState, Next, Objects, PostgresConfig, QueueFilter,
+    Recovery, Settlement, Store, StoreError,
 };
 use tempfile::TempDir;
 
@@ -18,6 +18,7 @@ use crate::common::*;
 mod content;
 mod horizon;
 mod lost;
+mod objects;
 mod told;
 
 /// A database and a clock that all nodes share.
@@ -45,6 +46,14 @@ impl Cluster {
         let mut config = PostgresConfig::new(pool, Fence { node, epoch }, spool);
         config.disk_reserve = 0;
         Store::open_postgres(config, self.clock.clock()).await
+    }
+
+    /// With object storage for large content.
+    async fn open_with(&self, node: u16, epoch: i64, objects: Option<Objects>) -> Store {
+        let spool = self.dir.path().join(format!("spool-{node}-{epoch}"));
+        let mut config = PostgresConfig::new(self.pool().await, Fence { node, epoch }, spool);
+        (config.disk_reserve, config.objects) = (0, objects);
+        Store::open_postgres(config, self.clock.clock()).await.unwrap().0
     }
 
     async fn open(&self, node: u16, epoch: i64) -> Store {

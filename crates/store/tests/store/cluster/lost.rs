@@ -85,11 +85,18 @@ async fn a_commit_whose_answer_is_lost_counts_once() {
         assert_eq!(between.lost.load(Ordering::SeqCst), u32::from(n) * 2 + 2);
         last = Some(waiting.id);
     }
+    between.armed.store(true, Ordering::SeqCst);
+    let hold = Action::Hold { reason: "why".into() };
+    let one = QueueFilter { deliveries: vec![last.unwrap()], ..QueueFilter::default() };
+    assert_eq!(a.change(one.clone(), hold, "op".into(), false).await.unwrap().count, 1);
+    assert_eq!(between.lost.load(Ordering::SeqCst), 11);
+    assert_eq!(a.change(one, Action::Release, "op".into(), false).await.unwrap().count, 1);
+    assert_eq!(cluster.sql("SELECT count(*) FROM store.told"), "2", "other nodes are told once of each");
     // Each once, and the sums and the numbers of events as if nothing had happened.
     assert_eq!(a.counts().await.unwrap().waiting, 5);
     let numbers: Vec<_> = a.outbox(0, 100).await.unwrap().into_iter().map(|(seq, _)| seq).collect();
-    assert_eq!(numbers, [1, 2, 3, 4, 5]);
-    assert_eq!(cluster.sql("SELECT count(*), max(seq) FROM store.outbox"), "5|5");
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(cluster.sql("SELECT count(*), max(seq) FROM store.outbox"), "7|7");
     assert_eq!(a.load(last.unwrap()).await.unwrap().unwrap().attempts, 1);
     let report = a.verify().await.unwrap();
     assert!(report.is_sound(), "{report:?}");
