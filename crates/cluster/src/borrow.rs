@@ -162,7 +162,8 @@ async fn store(tx: &Tx, me: u16, wishes: &[Wish], amounts: &[u64], seconds: &[f6
             clock_timestamp() + make_interval(secs => seconds) \
         FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::float8[]) AS w (key, amount, wanted, seconds) \
         ON CONFLICT (key, node) DO UPDATE SET amount = excluded.amount, wanted = excluded.wanted, \
-            served = greatest(l.served, excluded.served), expires = excluded.expires";
+            served = CASE WHEN excluded.amount > 0 AND (l.amount = 0 OR l.expires <= clock_timestamp()) \
+                THEN excluded.served ELSE l.served END, expires = excluded.expires";
     tx.execute(sql, &[&i32::from(me), &keys, &amounts, &wanted, &seconds]).await?;
     // Limits that nobody has asked for since long.
     let old = "DELETE FROM cluster.borrowed AS b WHERE key IN (SELECT key FROM cluster.loan \

@@ -1,7 +1,5 @@
 //! How a shared limit is divided among those who want some of it. Pure.
 
-use std::cmp::Reverse;
-
 /// What one node wants of a limit and has of it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -11,15 +9,16 @@ pub struct Claim {
     pub wanted: u64,
     /// How much it may use still, whatever is decided now.
     pub held: u64,
-    /// When it got something last; any unit that grows.
+    /// Since when it has something, or when that was last; any unit that grows.
     pub served: i64,
 }
 
 /// How much node `me` gets of `capacity`: a fair share, never less than `in_use` (what cannot be given back at once,
 /// such as a connection that is open), and never what another holds still.
 ///
-/// Fair means that nobody who wants more has less than another; what is left of whole numbers goes to whom it has been
-/// withheld longest, so that a limit of one is passed around.
+/// Fair means that nobody who wants more has less than another. Where there is not one for each, those who have nothing come
+/// first, who waited longest before the others; and whoever has had something longest gives it back: so a limit of one is
+/// passed around. Where each has at least one, what is left of whole numbers stays with whoever has it.
 pub fn share(capacity: u64, claims: &[Claim], me: u16, in_use: u64) -> u64 {
     let Some(mine) = claims.iter().find(|c| c.node == me) else { return in_use };
     let held: u64 = claims.iter().filter(|c| c.node != me).map(|c| c.held).fold(0, u64::saturating_add);
@@ -51,7 +50,12 @@ pub fn fair_share(capacity: u64, claims: &[Claim], me: u16) -> u64 {
     }
     let many = open.len() as u64;
     let (each, extra) = (rest / many, rest % many);
-    open.sort_by_key(|c| (c.served, Reverse(c.held), c.node));
+    open.sort_by_key(|c| match each {
+        0 if c.held > 0 => (1, c.served.saturating_neg(), c.node),
+        0 => (0, c.served, c.node),
+        _ if c.held > each => (0, 0, c.node),
+        _ => (1, c.served, c.node),
+    });
     match open.iter().position(|c| c.node == me) {
         Some(place) => each + u64::from((place as u64) < extra),
         None => 0,
@@ -106,9 +110,11 @@ mod tests {
         for now in 1..=30 {
             for i in 0..3 {
                 let got = share(1, &claims, claims[i].node, 0);
+                if got > 0 && claims[i].held == 0 {
+                    claims[i].served = now;
+                }
                 claims[i].held = got;
                 if got > 0 {
-                    claims[i].served = now;
                     turns.push(claims[i].node);
                 }
                 assert!(claims.iter().map(|c| c.held).sum::<u64>() <= 1);
@@ -116,6 +122,30 @@ mod tests {
         }
         for node in 1..=3 {
             assert!(turns.iter().filter(|t| **t == node).count() >= 6, "{turns:?}");
+        }
+    }
+
+    /// However they take turns in asking, and whoever had it all at first.
+    #[test]
+    fn all_have_nearly_the_same_in_the_end_and_places_that_are_too_few_go_around() {
+        for (capacity, nodes) in [(7, 3), (2, 3), (5, 2), (20, 3), (3, 4)] {
+            let mut claims: Vec<Claim> = (1..=nodes).map(|node| claim(node, 50, 0, 0)).collect();
+            claims[0].held = capacity;
+            let mut had = vec![0; claims.len()];
+            for now in 1..=400 {
+                for i in 0..claims.len() {
+                    let got = share(capacity, &claims, claims[i].node, 0);
+                    if got > 0 && claims[i].held == 0 {
+                        claims[i].served = now;
+                    }
+                    claims[i].held = got;
+                }
+                claims.iter().zip(&mut had).for_each(|(c, had)| *had += c.held);
+            }
+            let all: u64 = had.iter().sum();
+            let each = all / u64::from(nodes);
+            assert!(all > 400 * capacity * 6 / 10, "{had:?} of {capacity}");
+            assert!(had.iter().all(|&had| had > each / 2 && had < each * 2), "{had:?} of {capacity}");
         }
     }
 }

@@ -7,11 +7,11 @@ use mail::{Destination, Mono, Site};
 use crate::clock::Now;
 use crate::effect::{Effect, Path};
 use crate::meter::Meter;
-use crate::path::{Held, PathIx, PathShares};
+use crate::path::{Held, PathIx, PathShares, Room};
 use crate::policy::{Ceiling, day_of, midnight_after};
 use crate::queue::{NONE, Stage};
 use crate::scheduler::Scheduler;
-use crate::share::{Borrowed, Granted, Kind, NEVER, Of, Share, ShareIx, Shares, Wish};
+use crate::share::{Borrowed, Granted, Kind, NEVER, Of, RENEW, Share, ShareIx, Shares, Wish};
 use crate::site::DestIx;
 use crate::timer::Timer;
 
@@ -110,13 +110,14 @@ impl Scheduler {
         share.touched = false;
         if wanted == 0 && share.amount == 0 && !was_lent {
             if share.of.is_some() {
-                share.due = NEVER;
+                (share.due, share.was_filled) = (NEVER, true);
             } else if let Some(at) = self.shares.remove(ix) {
                 self.timers.remove(&(at, Timer::Share(ix)));
             }
             return None;
         }
-        (share.asking, share.asked, share.wanted) = (true, Some(now.mono), wanted.max(share.amount));
+        (share.asking, share.asked) = (true, Some(now.mono));
+        (share.wanted, share.kept) = (wanted.max(share.amount), taken);
         let lasts = match share.kind {
             Kind::Connections => Duration::ZERO,
             Kind::Messages | Kind::NewConnections => share.uses.as_ref().map_or(Duration::ZERO, |u| u.period),
@@ -145,7 +146,7 @@ impl Scheduler {
             (None, _) => (used, used),
             (Some(Of::Path(path)), Kind::Warmup(_)) => self.warmup_demand(ix, path, now),
             (Some(Of::Path(path)), kind) => {
-                let ready = self.ready_for(path);
+                let ready = if self.is_held_up(path, now) { 0 } else { self.ready_for(path) };
                 let state = &self.paths[path];
                 let is_ill = state.health.failures > 0;
                 if kind == Kind::Connections {
@@ -171,6 +172,17 @@ impl Scheduler {
         // What a node leaves unused when it dies is lost to the others until midnight.
         let more = (self.ready_for(path) as u64).min((capacity / 10).max(10));
         (sent, (sent + more).min(capacity).max(sent))
+    }
+
+    /// Whether nothing will go by this path for longer than a loan is renewed, whatever is lent.
+    fn is_held_up(&self, path: PathIx, now: Now) -> bool {
+        let is_far = |at: Mono| at > now.mono.plus(RENEW);
+        match self.room(path, false, now) {
+            Room::Until(at, Held::Closed | Held::Warmup(_)) | Room::Answers(at) => is_far(at),
+            Room::Lent(share) => share == self.paths[path].shares.warmup,
+            Room::Gone => true,
+            Room::Open | Room::New | Room::Busy | Room::Until(..) => false,
+        }
     }
 
     /// Deliveries that wait for this path, among others.

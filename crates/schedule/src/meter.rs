@@ -94,7 +94,7 @@ impl Meter {
     /// A time of its own for one more, behind `before` others that wait in memory. Each takes `took` when there is no rate.
     pub(crate) fn book(&mut self, shares: &Shares, before: usize, took: Duration, now: Mono) -> Mono {
         let before = u32::try_from(before).unwrap_or(u32::MAX);
-        let at = match self.rate(shares) {
+        let at = match self.ceiling.rate.map(|rate| shares.booked(self.sending, rate)) {
             Some(rate) => {
                 self.booked = self.booked.max(now.plus(rate.interval().saturating_mul(before)));
                 book(&mut self.booked, rate, now)

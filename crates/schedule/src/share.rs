@@ -25,6 +25,8 @@ pub(crate) type ShareIx = usize;
 pub(crate) const RENEW: Duration = Duration::from_secs(3);
 /// How soon this node asks again for what others have still to give back.
 const POLL: Duration = Duration::from_millis(500);
+/// How often a day's plan is asked for that the others have used up, or may not need.
+const WARMUP: Duration = Duration::from_secs(30);
 /// Wishes for the same limit are no closer together.
 const SPACING: Duration = Duration::from_millis(100);
 /// How long until the next try after one without an answer.
@@ -123,6 +125,8 @@ pub(crate) struct Share {
     pub(crate) hungry: bool,
     /// What was wanted last, whether all of it was lent, and whether the answer is still out.
     pub(crate) wanted: u64,
+    /// What was taken then.
+    pub(crate) kept: u64,
     pub(crate) was_filled: bool,
     pub(crate) asking: bool,
     pub(crate) asked: Option<Mono>,
@@ -151,13 +155,23 @@ impl Share {
     pub(crate) fn answered(&mut self, now: Mono) {
         self.asking = false;
         self.was_filled = self.amount >= self.wanted;
+        // Places that are taken for a time come back grain by grain.
+        let (poll, calm) = match (&self.uses, self.kind) {
+            (Some(uses), _) => ((uses.period / 32).clamp(POLL, RENEW), (uses.period / 8).max(RENEW)),
+            (None, Kind::Warmup(_)) => (WARMUP, WARMUP),
+            (None, _) => (POLL, RENEW),
+        };
         let is_entitled = self.amount < self.fair || self.fair == 0;
-        self.due = match self.of {
-            Some(_) if self.wanted == 0 && self.amount == 0 => NEVER,
-            Some(_) if !self.was_filled && is_entitled => now.plus(POLL),
-            Some(_) => now.plus(RENEW),
-            // What was sent counts for a period, and nothing else is to be told.
-            None => now.plus(self.uses.as_ref().map_or(RENEW, |uses| uses.period / 8).max(RENEW)),
+        let is_calm = !self.hungry && self.wanted <= self.kept;
+        self.due = if self.of.is_some() && self.wanted == 0 && self.amount == 0 {
+            NEVER
+        } else if is_calm {
+            // Nothing is to be told, but that less counts. Should more be wanted, it is asked for then.
+            now.plus(calm)
+        } else if !self.was_filled && is_entitled {
+            now.plus(poll)
+        } else {
+            now.plus(RENEW)
         };
     }
 
@@ -213,6 +227,7 @@ impl Shares {
             touched: false,
             hungry: false,
             wanted: 0,
+            kept: 0,
             was_filled: true,
             asking: false,
             asked: None,
@@ -234,6 +249,11 @@ impl Shares {
     /// Its owner is forgotten. What it has is given back at the next occasion.
     pub(crate) fn detach(&mut self, ix: ShareIx, now: Mono) {
         let Some(share) = self.all.get_mut(ix) else { return };
+        if matches!(share.kind, Kind::Warmup(_)) {
+            // What was sent today counts until midnight: the loan lasts as long, and nothing has to be said.
+            self.remove(ix);
+            return;
+        }
         (share.of, share.hungry) = (None, false);
         share.ask_at(now);
         self.next = self.next.min(share.due);
@@ -293,6 +313,17 @@ impl Shares {
         Rate { n: NonZeroU32::new(n).unwrap_or(rate.n), period: rate.period }
     }
 
+    /// The rate by which times are given to mail on disk: what this node has now may be little because it asked for little. Who
+    /// comes too early gets another time.
+    pub(crate) fn booked(&self, ix: ShareIx, rate: Rate) -> Rate {
+        if !self.all.contains(ix) {
+            return rate;
+        }
+        // More than four nodes seldom want the same.
+        let least = NonZeroU32::new(rate.n.get().div_ceil(4)).unwrap_or(rate.n);
+        Rate { n: self.paced(ix, rate).n.max(least), period: rate.period }
+    }
+
     /// A message goes under a rate.
     pub(crate) fn sent(&mut self, ix: ShareIx, now: Mono) {
         let Some(share) = self.all.get_mut(ix) else { return };
@@ -314,7 +345,8 @@ impl Shares {
         let Some(share) = self.all.get_mut(ix) else { return };
         share.hungry = true;
         // Whoever got less than it wanted would be told the same again: it is asked for at its time.
-        if !share.asking && share.was_filled && share.amount < share.capacity {
+        let may_have_more = share.amount < share.capacity || now >= share.until;
+        if !share.asking && share.was_filled && may_have_more {
             share.ask_at(now);
             self.next = self.next.min(share.due);
         }

@@ -44,7 +44,8 @@ impl Bank {
                 claims.push(Claim { node, wanted: wish.wanted, held: had, served });
                 let amount = share(wish.capacity, &claims, node, wish.in_use);
                 let fair = fair_share(wish.capacity, &claims, node);
-                let served = if amount > 0 { i64::try_from(now.0.as_millis()).unwrap() } else { served };
+                let served =
+                    if amount > 0 && had == 0 { i64::try_from(now.0.as_millis()).unwrap() } else { served };
                 let expires = now.plus(GRANT + wish.lasts);
                 loans.insert(node, Loan { amount, wanted: wish.wanted, served, expires, lasts: wish.lasts });
                 let lent: u64 =
