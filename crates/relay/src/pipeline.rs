@@ -46,9 +46,6 @@ impl Backend for Pipeline {
     }
 
     fn room(&self, _size: u64) -> Result<(), Reply> {
-        if self.0.driver.is_draining() {
-            return Err(replies::draining());
-        }
         self.0.store.room().map_err(|no_room| replies::no_room(&no_room))?;
         if self.0.history_is_behind() { Err(replies::history_behind()) } else { Ok(()) }
     }
@@ -66,6 +63,9 @@ impl Backend for Pipeline {
     }
 
     async fn mail(&self, ask: MailAsk<'_>) -> Result<OrgId, Reply> {
+        if self.0.driver.is_draining() {
+            return Err(replies::draining());
+        }
         self.0.gate.mail(&self.0.directory, ask)
     }
 
