@@ -182,12 +182,7 @@ impl PathState {
         if !has_open && (door == Door::Inside || self.slots >= self.window(limits)) {
             return Room::Busy;
         }
-        // A connection that is open stays usable: it has its place. Unless the loan is over.
-        let places = if has_open { self.slots.saturating_sub(1) } else { self.slots };
         let lent = &self.shares;
-        if !shares.has_place(lent.connections, places, now.mono) {
-            return Room::Lent(lent.connections);
-        }
         if let Some(limit) = source.warmup.as_ref().and_then(|plan| plan.limit_at(now.wall)) {
             let sent = warmups.sent(self, now.wall);
             if sent >= limit {
@@ -200,6 +195,11 @@ impl PathState {
             if !share.is_none_or(is_lent) {
                 return Room::Lent(lent.warmup);
             }
+        }
+        // A connection that is open stays usable: it has its place. Unless the loan is over.
+        let places = if has_open { self.slots.saturating_sub(1) } else { self.slots };
+        if !shares.has_place(lent.connections, places, now.mono) {
+            return Room::Lent(lent.connections);
         }
         let paced = |rate, pace: Pace, share, held| match shares.may_send(share, now.mono) {
             Free::No => Some(Room::Lent(share)),

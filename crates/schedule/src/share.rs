@@ -26,7 +26,7 @@ pub(crate) const RENEW: Duration = Duration::from_secs(3);
 /// How soon this node asks again for what others have still to give back.
 const POLL: Duration = Duration::from_millis(500);
 /// How often a day's plan is asked for that the others have used up, or may not need.
-const WARMUP: Duration = Duration::from_secs(30);
+const WARMUP: Duration = Duration::from_secs(60);
 /// Wishes for the same limit are no closer together.
 const SPACING: Duration = Duration::from_millis(100);
 /// How long until the next try after one without an answer.

@@ -165,7 +165,8 @@ fn a_warm_up_plan_is_one_for_all_nodes() {
         load(&mut nodes, &[0, 1, 2], 80);
         nodes.run(4 * DAY);
         assert_eq!(nodes.left(), 0);
-        assert!(nodes.bank.commits < 40_000, "{} commits", nodes.bank.commits);
+        // A few a minute for each node, with mail waiting for the next day.
+        assert!(nodes.bank.commits < 60_000, "{} commits", nodes.bank.commits);
     });
 }
 
