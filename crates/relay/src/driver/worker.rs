@@ -10,7 +10,7 @@ use mail::{
     RecipientOutcome, SourceName,
 };
 use schedule::{Advice, Next as Turn, Path, Report, Signal};
-use store::{Next, Settlement, StoreError, Waiting};
+use store::{Content, Next, Settlement, StoreError, Waiting};
 use tokio::sync::{mpsc, oneshot};
 
 use super::settle::Ended;
@@ -114,53 +114,58 @@ impl Worker {
     /// One attempt. What it says is what became of the connection, and what there is to settle.
     async fn deliver_one(&mut self, id: DeliveryId, on_loan: Option<&OnLoan<'_>>) -> (Report, Done) {
         let driver = self.driver.clone();
-        let may_begin = driver.may_begin().await;
+        // The connection is open meanwhile: it goes when its place is another's.
+        let may_begin = within(on_loan, driver.may_begin()).await;
         let waiting = driver.0.core.lock().waiting.remove(&id);
         // While stopping, it stays active on disk and waits there for the next start.
         let Some(waiting) = waiting.filter(|_| !driver.0.stopping.is_cancelled()) else {
             return (self.untouched(), Done::Nothing);
         };
-        if !may_begin {
-            return (self.untouched(), Done::Back(Box::new(waiting)));
+        match may_begin {
+            Some(true) => {}
+            Some(false) => return (self.untouched(), Done::Back(Box::new(waiting))),
+            None => return (closed(), Done::Back(Box::new(waiting))),
         }
         let content = match &waiting.body {
             Some(body) => Ok(body.clone()),
             None => driver.0.store.content(&waiting.content).await,
         };
-        let content = match content {
-            Ok(content) => content,
-            Err(StoreError::Damaged { reason, .. }) => {
-                return (self.untouched(), Done::Damaged(Box::new(waiting), reason));
+        match content {
+            Ok(content) if waiting.queue.destination == Destination::Bounces => {
+                let ended = driver.take_bounce(waiting, content).await;
+                (self.untouched(), Done::Ended(Box::new(ended)))
             }
+            Ok(content) => self.attempt(waiting, content, on_loan).await,
+            Err(StoreError::Damaged { reason, .. }) => {
+                (self.untouched(), Done::Damaged(Box::new(waiting), reason))
+            }
+            // The database fails over: that is nothing to count as an attempt.
+            Err(StoreError::Unavailable(_)) => (self.untouched(), Done::Back(Box::new(waiting))),
             Err(error) => {
                 let text = format!("the stored message could not be read: {error}");
                 let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
                 let attempt = without_peer(&driver, &waiting, None, &outcome);
-                return (self.untouched(), Done::Ended(Box::new(Ended::new(waiting, None, attempt))));
+                (self.untouched(), Done::Ended(Box::new(Ended::new(waiting, None, attempt))))
             }
-        };
-        if waiting.queue.destination == Destination::Bounces {
-            let ended = driver.take_bounce(waiting, content).await;
-            return (self.untouched(), Done::Ended(Box::new(ended)));
         }
+    }
+
+    async fn attempt(
+        &mut self,
+        waiting: Waiting,
+        content: Content,
+        on_loan: Option<&OnLoan<'_>>,
+    ) -> (Report, Done) {
+        let driver = self.driver.clone();
         let (job, sender) = driver.job(waiting, content);
-        let cut_off = driver.0.cut_off.clone();
-        let attempt = self.link.attempt(&job);
-        let attempt = async {
-            match on_loan {
-                Some(loan) => loan.run(attempt).await,
-                None => Some(attempt.await),
-            }
+        let attempt = within(on_loan, self.link.attempt(&job));
+        let Some(attempt) = driver.0.cut_off.run_until_cancelled(attempt).await else {
+            return (closed(), Done::Nothing);
         };
-        let Some(attempt) = cut_off.run_until_cancelled(attempt).await else {
-            return (Report::of(schedule::Link::Closed), Done::Nothing);
+        let withheld = |of: &RecipientOutcome| of.outcome == deliver::withheld();
+        let Some(attempt) = attempt.filter(|attempt| !attempt.outcomes.iter().all(withheld)) else {
+            return (closed(), Done::Back(Box::new(job.waiting)));
         };
-        let Some(attempt) = attempt else {
-            return (Report::of(schedule::Link::Closed), Done::Back(Box::new(job.waiting)));
-        };
-        if attempt.outcomes.iter().all(|of| of.outcome == deliver::withheld()) {
-            return (Report::of(schedule::Link::Closed), Done::Back(Box::new(job.waiting)));
-        }
         let (signals, advice) = self.judge(&attempt);
         let link = match self.link.unreachable() {
             Some(outcome) => schedule::Link::Unreachable(Arc::new(outcome.clone())),
@@ -209,7 +214,7 @@ impl Worker {
         tracing::error!(%id, path = %self.path, "a fault of this program ended an attempt; please report it");
         let driver = self.driver;
         driver.with_core(|core, now, out| {
-            core.scheduler.attempted(id, Report::of(schedule::Link::Closed), now, out);
+            core.scheduler.attempted(id, closed(), now, out);
         });
         let text = "a fault of this program ended the attempt";
         let outcome = Outcome::own(Disposition::Deferred, EnhancedStatus::new(4, 3, 0), text);
@@ -223,6 +228,18 @@ impl Worker {
             Err(error) => tracing::error!(%id, %error, "it could not be put back"),
         }
     }
+}
+
+/// Does something on a loan; none when that ran out meanwhile. Without shared limits there are no loans.
+async fn within<T>(on_loan: Option<&OnLoan<'_>>, work: impl Future<Output = T>) -> Option<T> {
+    match on_loan {
+        Some(loan) => loan.run(work).await,
+        None => Some(work.await),
+    }
+}
+
+fn closed() -> Report {
+    Report::of(schedule::Link::Closed)
 }
 
 fn follow(order: Option<Order>) -> Option<DeliveryId> {
