@@ -65,9 +65,13 @@ impl Published {
     /// Publishes what the database says.
     pub(crate) fn put(&self, mut next: Snapshot) {
         let _replacing = self.replacing.lock();
-        next.take_config_of(&self.state.load());
+        let before = self.state.load();
+        next.take_config_of(&before);
+        let is_new = next.version != before.version;
         self.state.store(Arc::new(next));
-        self.changes.send_modify(|n| *n += 1);
+        if is_new {
+            self.changes.send_modify(|n| *n += 1);
+        }
     }
 
     /// Publishes what the config file says.

@@ -5,4 +5,5 @@
 mod borrow;
 mod nodes;
 mod simulation;
+mod still;
 mod world;

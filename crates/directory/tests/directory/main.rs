@@ -5,6 +5,7 @@ mod nodes;
 mod place;
 mod rules;
 mod stops;
+mod transfer;
 
 use std::sync::Arc;
 
