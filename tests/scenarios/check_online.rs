@@ -177,7 +177,42 @@ fn a_port_25_that_cannot_be_reached_fails() {
     fails("far.example", "554 port 25 is closed for you");
 }
 
-/// Each question that gets no answer takes as long as a person would wait.
+#[test]
+fn a_hostname_that_leads_only_into_a_private_network_is_told() {
+    needs!("root", "knotd", "ip");
+    network();
+    let _mx = Sink::on(far(25), Options::default());
+    for (relay, level) in
+        [("relay A 10.1.2.3", "warn"), ("relay A 10.1.2.3\nrelay A 185.199.108.1", "ok")]
+    {
+        let dns = Dns::serve(&names(relay, "1 PTR relay.test."));
+        let found = check(&prepared(dns.addr(), ""), &["--reach", "far.example"]);
+        let words = "an address of a private network only";
+        let told = found.all.iter().any(|f| f["text"].as_str().unwrap_or_default().contains(words));
+        assert_eq!(told, level == "warn", "{:#?}", found.all);
+        found.has(level, "dns", "relay.test is ");
+    }
+}
+
+/// However many questions there are, they are asked side by side, and a person does not wait for one after the other.
+#[test]
+fn a_dns_that_says_nothing_at_all_takes_one_budget() {
+    needs!("root", "ip");
+    network();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let sources: String = (1..5)
+        .map(|n| format!("[source.s{n}]\nipv4 = \"185.199.108.{n}\"\nehlo = \"s{n}.test\"\n"))
+        .collect();
+    let relay = prepared(silent.local_addr().unwrap(), &sources);
+    let begun = std::time::Instant::now();
+    let found = check(&relay, &["--reach", "far.example"]);
+    let took = begun.elapsed();
+    found.has("fail", "dns", "relay.test");
+    found.has("fail", "port 25", "the mail exchangers of far.example are not known");
+    found.has("warn", "source", "s4: EHLO s4.test");
+    assert!(took < Duration::from_secs(25), "{took:?}");
+}
+
 #[test]
 fn name_servers_that_are_silent_fail() {
     needs!("root", "ip");

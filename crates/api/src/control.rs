@@ -12,8 +12,8 @@ use store::{Action, ChangedDelivery, Store};
 use crate::problem::Problem;
 use crate::submit::Upload;
 use crate::types::{
-    BackupReport, ClusterView, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe, ProviderView, Reloaded,
-    Status,
+    BackupReport, ClusterView, Envelope, ExplainRequest, Explanation, HostHealth, PathView, Probe,
+    ProviderView, Reloaded, Status,
 };
 
 /// What the program lends to the API. Implemented by the running relay, and by the command line for one that is

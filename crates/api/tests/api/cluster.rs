@@ -34,7 +34,8 @@ async fn nodes_are_shown_drained_and_removed() {
 
     let up = send(&router, Method::DELETE, "/api/cluster/nodes/relay1", "text/plain", Body::empty()).await;
     assert_eq!(up.problem(), "conflict");
-    let gone = send(&router, Method::DELETE, "/api/cluster/nodes/relay%202", "text/plain", Body::empty()).await;
+    let gone =
+        send(&router, Method::DELETE, "/api/cluster/nodes/relay%202", "text/plain", Body::empty()).await;
     assert_eq!(gone.status, StatusCode::NO_CONTENT);
     assert_eq!(get(&router, "/api/cluster").await.json["nodes"].as_array().unwrap().len(), 1);
     assert_eq!(get(&router, "/api/cluster/nodes/relay%202").await.problem(), "not-found");

@@ -81,11 +81,17 @@ async fn changes_need_a_filter_or_all_and_reach_the_driver() {
     assert_eq!(act("remove", json!({})).await.problem(), "invalid");
     assert_eq!(act("remove", json!({ "filter": { "limit": 5 } })).await.problem(), "invalid");
     let dry = act("remove", json!({ "all": true, "dry_run": true })).await;
-    assert_eq!(dry.json, json!({ "changed": 2, "in_flight": 0, "skipped": 0, "dry_run": true }));
+    assert_eq!(
+        dry.json,
+        json!({ "changed": 2, "in_flight": 0, "elsewhere": 0, "skipped": 0, "dry_run": true })
+    );
     assert!(stand.asked.lock().applied.is_empty(), "a dry run changes nothing");
 
     let held = act("hold", json!({ "filter": { "id": id.to_string() }, "reason": "odd" })).await;
-    assert_eq!(held.json, json!({ "changed": 1, "in_flight": 1, "skipped": 0, "dry_run": false }));
+    assert_eq!(
+        held.json,
+        json!({ "changed": 1, "in_flight": 1, "elsewhere": 0, "skipped": 0, "dry_run": false })
+    );
     let shown = get(&router, &format!("/api/queue/{id}")).await;
     assert_eq!(shown.json["deliveries"][0]["state"], "held");
     assert_eq!(shown.json["deliveries"][0]["reason"], "odd");

@@ -114,8 +114,10 @@ impl Context {
         &self,
         command: impl FnOnce(Client) -> F,
     ) -> Result<T, CliError> {
-        let data_dir = self.config()?.data_dir;
-        if !data_dir.exists() {
+        let config = self.config()?;
+        let data_dir = &config.data_dir;
+        // That of a node in a cluster may be empty: its data is in PostgreSQL.
+        if !config.is_clustered() && !data_dir.exists() {
             return Err(CliError::Failed(format!(
                 "there is no {}: is this the right configuration (--config FILE), and was the relay ever started?",
                 data_dir.display()

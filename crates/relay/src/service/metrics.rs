@@ -76,7 +76,8 @@ pub(super) async fn render(relay: &Relay) -> String {
     recorder.run_upkeep();
     let mut all = recorder.render();
     if let Some(of) = &relay.cluster {
-        all.push_str(&cluster::render(&of.member, &of.pool, &relay.store.stats()).await);
+        let (store, borrowed) = (relay.store.stats(), relay.driver.borrowed());
+        all.push_str(&cluster::render(&of.member, &of.pool, &store, borrowed).await);
     }
     all
 }

@@ -1,5 +1,7 @@
 //! `posthouse cluster` and `check` on a real PostgreSQL: beside a relay that does not run, and at one that does.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use cluster::{Beats, Ended, Member, NodeConfig, Takeover, Token};
@@ -53,11 +55,11 @@ struct Bare {
 
 impl Bare {
     fn join(database: &Config, name: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (member, beats): (Member, Beats) = runtime.block_on(async {
             let pool = Pool::connect(database.clone()).await.unwrap();
-            let config =
-                NodeConfig { name: name.into(), address: "there:1".into(), version: "0.0.1".into() };
+            let config = NodeConfig { name: name.into(), address: "there:1".into(), version: "0.0.1".into() };
             Member::join(&pool, config, Clock::system()).await.unwrap()
         });
         let beats = runtime.spawn(beats.run(Nothing));
@@ -99,7 +101,10 @@ fn nodes_are_seen_drained_and_removed_beside_a_relay_that_does_not_run() {
     let bare = Bare::join(&database, "other one");
     let up = status(&place);
     let other = of(&up, "other one");
-    assert_eq!((&other["state"], &other["version"], &other["address"]), (&"up".into(), &"0.0.1".into(), &"there:1".into()));
+    assert_eq!(
+        (&other["state"], &other["version"], &other["address"]),
+        (&"up".into(), &"0.0.1".into(), &"there:1".into())
+    );
     assert_eq!((&up["node"], &up["database"]["durability"]), (&"here".into(), &"provider".into()));
 
     let drained = place.run(&["cluster", "drain", "other one", "--wait", "20s"]).ok();
@@ -115,7 +120,10 @@ fn nodes_are_seen_drained_and_removed_beside_a_relay_that_does_not_run() {
 
     bare.leave();
     let gone = status(&place);
-    assert_eq!((&of(&gone, "other one")["state"], &of(&gone, "other one")["owed"]), (&"left".into(), &true.into()));
+    assert_eq!(
+        (&of(&gone, "other one")["state"], &of(&gone, "other one")["owed"]),
+        (&"left".into(), &true.into())
+    );
     let down = place.run(&["cluster", "drain", "other one"]).failed(1);
     assert!(down.err.contains("is not up"), "{down:?}");
     let owed = place.run(&["cluster", "remove", "other one"]).failed(1);
@@ -128,29 +136,63 @@ fn nodes_are_seen_drained_and_removed_beside_a_relay_that_does_not_run() {
     heir.leave();
     // All of it is on record, with where it was done.
     let record = place.run(&["audit", "list", "--what", "node", "--json"]).ok().json();
-    let record: Vec<_> = record.as_array().unwrap().iter().map(|e| (e["action"].clone(), e["by"].clone())).collect();
+    let record: Vec<_> =
+        record.as_array().unwrap().iter().map(|e| (e["action"].clone(), e["by"].clone())).collect();
     let actions: Vec<_> = record.iter().map(|(action, _)| action.as_str().unwrap()).collect();
     assert_eq!(actions, ["remove", "resume", "drain"]);
     assert!(record.iter().all(|(_, by)| by.as_str().unwrap().ends_with(" at here")), "{record:?}");
+}
+
+/// Asks over HTTP: the status line and the body.
+fn http(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The value of a metric, by its name and labels as they are written.
+fn metric(text: &str, name: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
 }
 
 #[test]
 fn a_running_node_answers_for_all_and_obeys() {
     let database = Server::shared().database();
     let place = node(&database, "one", "");
+    // Not taken by anybody a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = std::fs::read_to_string(place.path("posthouse.toml")).unwrap();
+    place.write("posthouse.toml", &text.replace("listen = []", &format!("listen = [\"{address}\"]")));
     let running = place.serve();
     let bare = Bare::join(&database, "two");
     until("it sees itself and the other", || {
         let now = status(&place);
         of(&now, "one")["state"] == "up" && of(&now, "two")["state"] == "up"
     });
-    let role = status(&place)["roles"][0].clone();
-    assert_eq!(role["role"], "housekeeping", "{role}");
+    until("somebody keeps house", || {
+        let role = status(&place)["roles"][0].clone();
+        role["role"] == "housekeeping" && role["node"] == "one"
+    });
     // Its name stands on record, and without a name this node is meant.
     place.run(&["org", "add", "acme"]).ok();
     place.run(&["cluster", "drain", "--wait", "20s"]).ok();
     let top = place.run(&["top", "--json"]).ok().json();
     assert!(top["status"]["not_ready"].as_str().unwrap().contains("this node drains"), "{top}");
+    let ready = http(address, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("this node drains"), "{ready}");
+    let text = http(address, "/metrics");
+    assert_eq!(metric(&text, "posthouse_cluster_draining"), 1.0);
+    assert_eq!(metric(&text, "posthouse_cluster_nodes{state=\"draining\"}"), 1.0);
+    assert_eq!(metric(&text, "posthouse_cluster_nodes{state=\"up\"}"), 1.0);
+    assert!(metric(&text, "posthouse_cluster_lease_age_seconds") < 6.0);
+    assert!(metric(&text, "posthouse_cluster_epoch") >= 1.0);
+    assert!(metric(&text, "posthouse_postgres_commits") > 0.0, "its own name was noted, and an organisation");
+    assert_eq!(metric(&text, "posthouse_postgres_unknown_commits"), 0.0);
+    let commits = metric(&text, "posthouse_postgres_commit_seconds_count");
+    assert_eq!(metric(&text, "posthouse_postgres_commit_seconds_bucket{le=\"+Inf\"}"), commits);
     place.run(&["cluster", "resume"]).ok();
     until("it accepts mail again", || {
         place.run(&["top", "--json"]).ok().json()["status"]["not_ready"].is_null()
@@ -158,7 +200,11 @@ fn a_running_node_answers_for_all_and_obeys() {
     let record = place.run(&["audit", "list", "--json"]).ok().json();
     let by = record.as_array().unwrap().iter().map(|e| e["by"].as_str().unwrap().to_owned());
     assert!(by.filter(|by| by.ends_with(" at one")).count() >= 3, "{record}");
-    // The metrics of a cluster come with the others.
+    // What is kept in PostgreSQL is neither backed up nor restored here.
+    let backup = place.run(&["backup", "elsewhere"]).failed(1);
+    assert!(backup.err.contains("pg_basebackup"), "{backup:?}");
+    let restore = place.run(&["restore", "elsewhere"]).failed(1);
+    assert!(restore.err.contains("this is a node of a cluster"), "{restore:?}");
     bare.leave();
     running.stop();
     assert_eq!(of(&status(&place), "one")["state"], "left");
@@ -183,13 +229,20 @@ fn check_says_what_is_unsafe_about_the_database() {
     has(&findings(&good, "database"), "ok", "a round trip takes");
     has(&findings(&good, "cluster"), "ok", "this is node \"here\"; 0 others are up");
     // A check makes nothing.
-    let made = Server::shared().sql_in(database.url.rsplit('/').next().unwrap(), "SELECT count(*) FROM pg_namespace WHERE nspname IN ('directory', 'store', 'cluster')");
+    let made = Server::shared().sql_in(
+        database.url.rsplit('/').next().unwrap(),
+        "SELECT count(*) FROM pg_namespace WHERE nspname IN ('directory', 'store', 'cluster')",
+    );
     assert_eq!(made.trim(), "0");
     // It is the same server without a standby for commits to wait for.
     let checked = std::fs::read_to_string(place.path("posthouse.toml")).unwrap();
     place.write("posthouse.toml", &checked.replace("\"provider\"", "\"checked\""));
     let bad = place.run(&["check", "--offline", "--json"]).failed(1);
-    has(&findings(&bad, "database"), "fail", "synchronous_standby_names is \"\"; commits wait for no standby");
+    has(
+        &findings(&bad, "database"),
+        "fail",
+        "synchronous_standby_names is \"\"; commits wait for no standby",
+    );
     // Somebody has our name.
     place.write("posthouse.toml", &checked);
     let bare = Bare::join(&database, "here");
@@ -197,7 +250,10 @@ fn check_says_what_is_unsafe_about_the_database() {
     has(&findings(&taken, "cluster"), "fail", "a node named \"here\" is up already, at there:1");
     bare.leave();
     // Nobody there, and a login that is not let in.
-    place.write("posthouse.toml", &checked.replace(&database.url, "postgres://posthouse@127.0.0.1:1/posthouse"));
+    place.write(
+        "posthouse.toml",
+        &checked.replace(&database.url, "postgres://posthouse@127.0.0.1:1/posthouse"),
+    );
     let none = place.run(&["check", "--offline", "--json"]).failed(1);
     has(&findings(&none, "database"), "fail", "no connection to PostgreSQL");
     let missing = format!("{}_missing", database.url);

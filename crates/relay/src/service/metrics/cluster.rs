@@ -4,21 +4,25 @@ use std::time::Duration;
 
 use cluster::{Member, NodeState};
 use postgres::{Pool, PoolStats, Replication};
+use schedule::Borrowed;
 use store::{Latency, ObjectStats, Stats};
 
 use super::text::{Kind, Text};
 
 /// How long the standbys may be asked about: a scrape must not wait for a fail-over.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Shared limits that are shown one by one: there is one for each path, and a path may be anywhere.
+const LIMITS_MAX: usize = 100;
 
 /// All of them, as text.
-pub(super) async fn render(member: &Member, pool: &Pool, store: &Stats) -> String {
+pub(super) async fn render(member: &Member, pool: &Pool, store: &Stats, borrowed: Vec<Borrowed>) -> String {
     let mut text = Text::default();
     nodes(member, &mut text);
     commits(&store.commits, &mut text);
     connections(&pool.stats(), &mut text);
     queue(store, &mut text);
     objects(&store.objects, &mut text);
+    limits(borrowed, &mut text);
     // While the database does not answer, they are missing.
     if let Ok(Ok(all)) = tokio::time::timeout(PATIENCE, pool.replication()).await {
         standbys(&all, &mut text);
@@ -56,7 +60,8 @@ fn nodes(member: &Member, text: &mut Text) {
 fn commits(commits: &Latency, text: &mut Text) {
     let bounds = Latency::BOUNDS_MS.map(|ms| float(ms) / 1000.0);
     let within = bounds.into_iter().zip(commits.within);
-    let help = "Time of a commit of the queue, from its group's turn to the server's answer, fail-overs included";
+    let help =
+        "Time of a commit of the queue, from its group's turn to the server's answer, fail-overs included";
     let all = (commits.count, float(commits.micros) / 1e6);
     text.histogram("posthouse_postgres_commit_seconds", help, within, all);
     let most = float(commits.micros_max) / 1e6;
@@ -67,7 +72,8 @@ fn commits(commits: &Latency, text: &mut Text) {
 fn connections(stats: &PoolStats, text: &mut Text) {
     let help = "Transactions committed to PostgreSQL, those of directory and history included";
     text.one("posthouse_postgres_commits", Kind::Counter, help, float(stats.commits));
-    let help = "Commits of which nobody could tell what became of them; they were tried again where that is safe";
+    let help =
+        "Commits of which nobody could tell what became of them; they were tried again where that is safe";
     text.one("posthouse_postgres_unknown_commits", Kind::Counter, help, float(stats.unknown));
     let open = [("busy", stats.busy), ("idle", stats.open.saturating_sub(stats.busy))];
     let open = open.map(|(state, n)| (vec![("state", state.to_owned())], float(n)));
@@ -77,7 +83,8 @@ fn connections(stats: &PoolStats, text: &mut Text) {
 }
 
 fn queue(store: &Stats, text: &mut Text) {
-    let help = "Operations of the queue that wait for a commit or are in one; during a fail-over, what is held";
+    let help =
+        "Operations of the queue that wait for a commit or are in one; during a fail-over, what is held";
     text.one("posthouse_postgres_held_operations", Kind::Gauge, help, float(store.held));
     let help = "Pages of queues that took deliveries into this node's hands";
     text.one("posthouse_postgres_claims", Kind::Counter, help, float(store.claims));
@@ -90,8 +97,13 @@ fn objects(stats: &ObjectStats, text: &mut Text) {
     if *stats == ObjectStats::default() {
         return;
     }
-    let asked =
-        [("put", stats.puts), ("get", stats.gets), ("delete", stats.deletes), ("sweep", stats.swept), ("failed", stats.failures)];
+    let asked = [
+        ("put", stats.puts),
+        ("get", stats.gets),
+        ("delete", stats.deletes),
+        ("sweep", stats.swept),
+        ("failed", stats.failures),
+    ];
     let asked = asked.map(|(what, n)| (vec![("what", what.to_owned())], float(n)));
     text.many("posthouse_objects_requests", Kind::Counter, "What was asked of the object storage", asked);
     let help = "Octets of content put into the object storage";
@@ -100,6 +112,24 @@ fn objects(stats: &ObjectStats, text: &mut Text) {
     text.one("posthouse_objects_messages", Kind::Gauge, help, float(stats.messages));
     let help = "Octets of content in the object storage, of all nodes";
     text.one("posthouse_objects_bytes", Kind::Gauge, help, float(stats.bytes));
+}
+
+/// Those that hold something back come first.
+fn limits(mut all: Vec<Borrowed>, text: &mut Text) {
+    let short = all.iter().filter(|limit| limit.is_short).count();
+    let counts = [("all", all.len()), ("short", short)];
+    let counts = counts.map(|(which, n)| (vec![("which", which.to_owned())], float(n as u64)));
+    let help = "Limits that this node has or wants a part of, and those of them for which something waits";
+    text.many("posthouse_borrowed_limits", Kind::Gauge, help, counts);
+    all.sort_by(|a, b| b.is_short.cmp(&a.is_short).then_with(|| a.key.cmp(&b.key)));
+    all.truncate(LIMITS_MAX);
+    let label = |limit: &Borrowed| vec![("key", limit.key.to_string())];
+    let help = "What this node may use now of a limit that all nodes share; a hundred limits at most";
+    let amounts = all.iter().map(|limit| (label(limit), float(limit.amount)));
+    text.many("posthouse_borrowed", Kind::Gauge, help, amounts);
+    let help = "What there is of the limit for all nodes together";
+    let capacities = all.iter().map(|limit| (label(limit), float(limit.capacity)));
+    text.many("posthouse_borrowed_capacity", Kind::Gauge, help, capacities);
 }
 
 fn standbys(all: &Replication, text: &mut Text) {

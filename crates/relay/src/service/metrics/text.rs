@@ -58,7 +58,10 @@ impl Text {
         for (bound, n) in within {
             let _ = writeln!(self.0, "{name}_bucket{{le=\"{bound}\"}} {n}");
         }
-        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n");
+        let _ = writeln!(
+            self.0,
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n"
+        );
     }
 
     pub(super) fn into_string(self) -> String {
