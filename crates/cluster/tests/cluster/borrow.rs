@@ -84,7 +84,7 @@ async fn what_counts_for_a_period_stays_taken_when_its_node_is_silent() {
     let a = node(&pool, "a", Clock::system()).await;
     let b = node(&pool, "b", Clock::system()).await;
     let sent = Wish { lasts: Duration::from_secs(3600), ..wish("hourly", 10, 10, 4) };
-    let part = &a.renew(&[sent.clone()]).await.unwrap()[0];
+    let part = &a.renew(std::slice::from_ref(&sent)).await.unwrap()[0];
     assert_eq!((part.amount, part.fair), (10, 10));
     assert_eq!(ask(&a, "places", 10, 10, 4).await, 10);
     // As if twenty seconds had passed in which nothing was heard of the first.
