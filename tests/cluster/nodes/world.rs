@@ -101,7 +101,16 @@ impl<'a> Setup<'a> {
                 Node { relay: (self.change)(builder).route(&[], &sink.url()).prepare(), machine }
             })
             .collect();
-        let mut nodes = Nodes { relays, faults: Mutex::default(), arrivals, sink, patroni, clock, _lan: lan };
+        let mut nodes = Nodes {
+            relays,
+            faults: Mutex::default(),
+            arrivals,
+            sink,
+            patroni,
+            clock,
+            sent: Mutex::default(),
+            _lan: lan,
+        };
         nodes.start_all();
         nodes
     }
