@@ -88,6 +88,10 @@ impl Config {
         // An empty text is "not given".
         store.url.take_if(|url| url.expose().is_empty());
         secrets.fill("store", "url", &mut store.url, &mut store.url_file, |s| s);
+        if let Some(objects) = &mut store.objects {
+            let (given, file) = (&mut objects.secret_key, &mut objects.secret_key_file);
+            secrets.fill("store.objects", "secret_key", given, file, |s| s);
+        }
         let wrong = secrets.wrong;
         if self.cluster.node.is_empty() {
             self.cluster.node.clone_from(&self.hostname);

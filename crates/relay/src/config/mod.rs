@@ -29,7 +29,7 @@ pub use service::{
     Acme, Api, BareNewline, Challenge, History, Limits, Listener, Log, LogFormat, Mode, Queue, Tls,
 };
 pub use smarthost::{Hosts, LoginRule, OAuth, SmartHost};
-pub use store::{Cluster, Durability, Store, StoreEngine};
+pub use store::{Cluster, Durability, Objects, Store, StoreEngine};
 pub use values::Secret;
 
 /// The configuration of Posthouse. An empty file is a working relay on loopback.

@@ -52,6 +52,49 @@ pub struct Store {
     #[serde(with = "values::text")]
     #[schemars(with = "AsText<Duration>")]
     pub hold: Duration,
+    /// Object storage for the content of large messages, the same for all nodes. Without it all content is in
+    /// PostgreSQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Objects>,
+}
+
+/// S3, or what speaks its language: MinIO, Ceph, Garage, R2.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Objects {
+    /// `s3://BUCKET` or `s3://BUCKET/PREFIX`.
+    pub url: String,
+    /// Where the service answers, such as `https://minio.example.com:9000`. Without it that of AWS in the region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: String,
+    /// The access key.
+    pub access_key: String,
+    /// Its secret. Better in a file of its own: `secret_key_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key: Option<Secret>,
+    /// A file with the secret in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_key_file: Option<PathBuf>,
+    /// Content larger than this goes there; 256 KiB at least.
+    #[serde(with = "values::text")]
+    #[schemars(with = "AsText<u64>")]
+    pub above: u64,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            endpoint: None,
+            region: "us-east-1".into(),
+            access_key: String::new(),
+            secret_key: None,
+            secret_key_file: None,
+            above: 1_000_000,
+        }
+    }
 }
 
 impl Default for Store {
@@ -63,6 +106,7 @@ impl Default for Store {
             durability: Durability::Checked,
             connections: 16,
             hold: Duration::from_secs(60),
+            objects: None,
         }
     }
 }

@@ -139,6 +139,8 @@ const MISTAKES: &[&str] = &[
     "[store]\nengine = \"postgres\"\n",
     "[store]\nengine = \"postgres\"\nurl = \"mysql://db\"\nurl_file = \"db.url\"\nconnections = 1\nhold = \"0\"\n",
     "[store]\nengine = \"postgress\"\nurl = \"mysql://db\"\n[cluster]\nnode = \"a\\u0007\"\nname = \"a\"\n",
+    "[store.objects]\nurl = \"https://minio.example.com/mail\"\naccess_key = \"relay\"\nabove = \"much\"\n",
+    "[store.objects]\nurl = \"minio.example.com\"\naccess_key = \"relay\"\n",
     "[dns]\nservers = [\"127.0.0.1\"]\nallow_private_targets = \"yes\"\n",
     "[quota]\nx = 1\n",
     "[source.fast]\nipv4 = \"192.0.2.300\"\n",

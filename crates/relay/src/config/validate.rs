@@ -313,6 +313,23 @@ impl Validate<'_> {
             }
             _ => {}
         }
+        if let Some(objects) = &store.objects {
+            let bucket = objects
+                .url
+                .strip_prefix("s3://")
+                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+            if !bucket {
+                self.wrong(
+                    "store.objects.url",
+                    "`store.objects.url` names no bucket",
+                    "s3://BUCKET or s3://BUCKET/PREFIX",
+                );
+            }
+            if objects.access_key.is_empty() || objects.secret_key.is_none() {
+                let help = "`access_key`, and `secret_key_file` with the secret";
+                self.wrong("store.objects", "`[store.objects]` without its keys", help);
+            }
+        }
         if cluster.node.len() > 200 || cluster.node.chars().any(char::is_control) {
             self.wrong(
                 "cluster.node",

@@ -44,13 +44,26 @@ pub(super) fn shared_store(
     pool: &postgres::Pool,
     fence: store::Fence,
     memory: store::MemoryBudget,
-) -> store::PostgresConfig {
-    store::PostgresConfig {
+) -> Result<store::PostgresConfig, store::StoreError> {
+    Ok(store::PostgresConfig {
+        objects: config.store.objects.as_ref().map(objects).transpose()?,
         memory,
         disk_reserve: config.limits.disk_reserve,
         crashes_max: config.queue.crashes,
         ..store::PostgresConfig::new(pool.clone(), fence, config.data_dir.join("spool"))
-    }
+    })
+}
+
+/// Where large content goes.
+fn objects(of: &config::Objects) -> Result<store::Objects, store::StoreError> {
+    store::Objects::new(&store::ObjectsConfig {
+        url: of.url.clone(),
+        endpoint: of.endpoint.clone(),
+        region: of.region.clone(),
+        access_key: of.access_key.clone(),
+        secret_key: of.secret_key.as_ref().map_or_else(String::new, |secret| secret.expose().to_owned()),
+        above: of.above,
+    })
 }
 
 pub(crate) fn history(config: &Config) -> history::Config {

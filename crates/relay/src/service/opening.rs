@@ -153,7 +153,7 @@ impl Stores {
         cluster: &Cluster,
     ) -> Result<Self, ServeError> {
         let pool = &cluster.pool;
-        let kept = convert::shared_store(config, pool, cluster.fence(), memory);
+        let kept = convert::shared_store(config, pool, cluster.fence(), memory)?;
         make_private(&config.data_dir)
             .map_err(|source| ServeError::DataDir(config.data_dir.clone(), source))?;
         let (store, recovery) = Store::open_postgres(kept, clock.clone()).await?;
