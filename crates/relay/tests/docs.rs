@@ -22,11 +22,19 @@ use relay::config::Config;
 /// Parses a configuration as if it stood in a directory of its own, which has the password files that it names.
 fn parse(text: &str, what: &str) -> Config {
     let dir = tempfile::tempdir().unwrap();
-    let keys = ["password_file = \"", "client_secret_file = \""];
-    let secrets = text.lines().filter_map(|line| keys.iter().find_map(|key| line.trim().strip_prefix(key)));
-    for name in secrets.filter_map(|rest| rest.split('"').next()) {
+    let keys = [
+        ("password_file = \"", "secret\n"),
+        ("client_secret_file = \"", "secret\n"),
+        ("url_file = \"", "postgres://posthouse:secret@db1,db2/posthouse\n"),
+    ];
+    for line in text.lines() {
+        let found = keys.iter().find_map(|(key, secret)| Some((line.trim().strip_prefix(key)?, secret)));
+        let Some((name, secret)) = found.and_then(|(rest, secret)| Some((rest.split('"').next()?, secret)))
+        else {
+            continue;
+        };
         assert!(!Path::new(name).is_absolute(), "{what}: {name} should be relative to the file");
-        std::fs::write(dir.path().join(name), "secret\n").unwrap();
+        std::fs::write(dir.path().join(name), secret).unwrap();
     }
     Config::parse(text, Some(&dir.path().join("posthouse.toml")))
         .unwrap_or_else(|errors| panic!("{what}:\n{}", errors.render(false)))
