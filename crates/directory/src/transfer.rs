@@ -296,7 +296,7 @@ impl Side {
         let (name, value) = (shared::full(name), shared::encode(value));
         match &self.0 {
             Engine::File(db) => {
-                db.lock().execute(&sqlite(shared::SET), [name, value])?;
+                db.lock().query_row(&sqlite(shared::SET), [name, value], |_| Ok(()))?;
                 Ok(())
             }
             Engine::Tables(pool) => server::kept(pool, shared::SET, &name, &value).await.map(drop),

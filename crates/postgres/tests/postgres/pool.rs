@@ -126,7 +126,8 @@ async fn a_pool_tells_what_it_has_done() {
         pool.commit(|tx| async move { tx.execute("INSERT INTO t VALUES (1)", &[]).await }),
         pool.read(|s| async move { s.query("SELECT pg_sleep(0.1)::text", &[]).await }),
     );
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     let after = pool.stats();
     assert_eq!((after.commits, after.open, after.busy, after.lost), (2, 2, 0, 0));
     assert!(after.commit_time >= after.commit_time_max && after.commit_time_max > Duration::ZERO);
