@@ -204,9 +204,10 @@ fn a_dns_that_says_nothing_at_all_takes_one_budget() {
         .map(|n| format!("[source.s{n}]\nipv4 = \"185.199.108.{n}\"\nehlo = \"s{n}.test\"\n"))
         .collect();
     let relay = prepared(silent.local_addr().unwrap(), &sources);
-    let begun = std::time::Instant::now();
+    let clock = mail::Clock::system();
+    let begun = clock.mono();
     let found = check(&relay, &["--reach", "far.example"]);
-    let took = begun.elapsed();
+    let took = clock.mono().since(begun);
     found.has("fail", "dns", "relay.test");
     found.has("fail", "port 25", "the mail exchangers of far.example are not known");
     found.has("warn", "source", "s4: EHLO s4.test");
