@@ -141,6 +141,7 @@ fn everything_arrives_on_the_other_side_and_comes_back_however_often_it_is_kille
     relay.start();
     let password = relay.credential("office", &[]);
     relay.cli(&["key", "add", "shop"]);
+    relay.cli(&["route", "add", "--domain", "elsewhere.example", "--to", "discard"]);
     relay.cli(&["suppression", "add", "gone@dest.example"]);
     relay.cli(&["alias", "add", "team@dest.example", "--to", "one@dest.example", "--to", "two@dest.example"]);
     let me = "me@client.example";
@@ -159,6 +160,10 @@ fn everything_arrives_on_the_other_side_and_comes_back_however_often_it_is_kille
     assert!(relay.stop().success());
 
     let before = look(&relay);
+    assert!(
+        before.iter().all(|listing| listing.to_string().len() > 50),
+        "there is something of everything: {before:?}"
+    );
     let report = migrate(&relay, "postgres");
     assert_eq!(count(&report, "messages").0, WAITING + 2);
     assert_eq!(count(&report, "recipients").0, WAITING + 3);

@@ -26,6 +26,9 @@ pub(crate) use marks::{refuse_dir, refuse_postgres, stays_in_dir};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// Events of a node, with their numbers.
+pub type Told = (u16, Vec<(u64, Event)>);
+
 /// Between the last event number that anybody knows and the next one that is given: the history takes a number it knows for
 /// an event it knows.
 const EVENTS_AHEAD: u64 = 1 << 32;
@@ -222,7 +225,7 @@ impl Side {
     ///
     /// # Errors
     /// `Io`, `Unavailable`.
-    pub async fn outbox(&self) -> Result<Option<(u16, Vec<(u64, Event)>)>> {
+    pub async fn outbox(&self) -> Result<Option<Told>> {
         on!(self, side => side.outbox(), side.outbox().await)
     }
 

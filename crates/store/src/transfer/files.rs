@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mail::{Event, MessageId, Timestamp};
+use mail::{MessageId, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, Row, params};
 
 use super::marks::{mark_of_dir, set_mark_of_dir};
-use super::{Carried, Delivery, Key, Last, Mark, Queue, Recipient, events_from, not_in_hand};
+use super::{Carried, Delivery, Key, Last, Mark, Queue, Recipient, Told, events_from, not_in_hand};
 use crate::content::{CHUNK, ContentRef, HEADER, Header, SegmentId, Segments, make_dir};
 use crate::error::StoreError;
 use crate::health::Health;
@@ -92,7 +92,7 @@ impl Files {
         self.segments.adopt(BTreeMap::new()).map(drop)
     }
 
-    pub(super) fn outbox(&self) -> Result<Option<(u16, Vec<(u64, Event)>)>> {
+    pub(super) fn outbox(&self) -> Result<Option<Told>> {
         let found = self.conn.with("reading the outbox", |conn| stored_events(conn, 0, EVENTS))?;
         Ok((!found.is_empty()).then_some((0, found)))
     }

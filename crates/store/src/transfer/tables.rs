@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use mail::{Event, MessageId, Timestamp};
+use mail::{MessageId, Timestamp};
 use postgres::{CommitError, PgError, Pool, Row, Session, Tx};
 
 use super::marks::{mark_of_postgres, set_mark_of_postgres};
-use super::{Carried, Delivery, Key, Last, Mark, Queue, Recipient, events_from, not_in_hand};
+use super::{Carried, Delivery, Key, Last, Mark, Queue, Recipient, Told, events_from, not_in_hand};
 use crate::codec;
 use crate::content::{CHUNK, ContentRef, seal};
 use crate::error::StoreError;
@@ -77,7 +77,7 @@ impl Tables {
         .await
     }
 
-    pub(super) async fn outbox(&self) -> Result<Option<(u16, Vec<(u64, Event)>)>> {
+    pub(super) async fn outbox(&self) -> Result<Option<Told>> {
         self.read(outbox).await
     }
 
@@ -183,7 +183,7 @@ impl Tables {
     }
 }
 
-async fn outbox(session: Session) -> Pg<Option<(u16, Vec<(u64, Event)>)>> {
+async fn outbox(session: Session) -> Pg<Option<Told>> {
     let sql = "SELECT node, seq, event FROM store.outbox \
         WHERE node = (SELECT min(node) FROM store.outbox) ORDER BY seq LIMIT $1";
     let rows = session.query(sql, &[&OUTBOX_ROWS]).await?;
