@@ -34,6 +34,8 @@ pub struct PostgresConfig {
     pub disk_reserve: u64,
     /// A delivery that was being attempted in this many unclean ends of nodes in a row is held.
     pub crashes_max: u32,
+    /// As in [`Config::attempted`]. Who takes over from another node does not know it, and suspects all that was in hand.
+    pub attempted: Option<BTreeSet<DeliveryId>>,
     /// Where large content goes. All nodes need the same: what one has put there another reads.
     pub objects: Option<Objects>,
 }
@@ -57,6 +59,7 @@ impl PostgresConfig {
             memory: MemoryBudget::new(256 << 20),
             disk_reserve: 256 << 20,
             crashes_max: 3,
+            attempted: None,
             objects: None,
         }
     }

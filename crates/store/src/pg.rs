@@ -298,7 +298,7 @@ impl Engine {
             return Err(StoreError::Invalid("a node does not take over from itself".into()));
         }
         release::end(&self.shared, dead).await?;
-        Ok(release::all(&self.shared, dead, true).await?.found)
+        Ok(release::all(&self.shared, dead, &inbox::Suspects::All).await?.found)
     }
 
     pub(crate) async fn sweep_objects(&self) -> Result<u64> {

@@ -1,5 +1,6 @@
 //! Opens everything that a relay is made of, and wires it together; and closes it again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arc_swap::ArcSwap;
 use deliver::Permit;
 use directory::Directory;
 use history::History;
-use mail::Clock;
+use mail::{Clock, DeliveryId};
 use net::NetError;
 use receive::Connections;
 use store::{MemoryBudget, Recovery, Store, StoreError};
@@ -16,7 +17,7 @@ use store::{MemoryBudget, Recovery, Store, StoreError};
 use super::cluster::Cluster;
 use super::{Gate, Relay, Security, ServeError, convert, convert_forward};
 use crate::config::Config;
-use crate::driver::{Driver, may_complete};
+use crate::driver::Driver;
 use crate::driver::attempts::{self, Attempts};
 
 /// Opens the stores of a relay that does not run, for the command line. The lock keeps others out meanwhile;
@@ -123,10 +124,7 @@ impl Stores {
     async fn embedded(config: &Config, memory: MemoryBudget, clock: &Clock) -> Result<Self, ServeError> {
         let (store, recovery) = {
             let (mut config, clock) = (convert::store(config, memory), clock.clone());
-            config.attempted = attempts::left(&config.dir).unwrap_or_else(|error| {
-                tracing::warn!(%error, "what was being attempted can't be read: all that was in memory is suspected");
-                None
-            });
+            config.attempted = attempted(&config.dir);
             blocking(move || Store::open(config, clock)).await?
         };
         let attempts = note_attempts(&config.data_dir, recovery.clean);
@@ -153,10 +151,12 @@ impl Stores {
         cluster: &Cluster,
     ) -> Result<Self, ServeError> {
         let pool = &cluster.pool;
-        let kept = convert::shared_store(config, pool, cluster.fence(), memory)?;
+        let mut kept = convert::shared_store(config, pool, cluster.fence(), memory)?;
+        kept.attempted = attempted(&config.data_dir);
         make_private(&config.data_dir)
             .map_err(|source| ServeError::DataDir(config.data_dir.clone(), source))?;
         let (store, recovery) = Store::open_postgres(kept, clock.clone()).await?;
+        let attempts = note_attempts(&config.data_dir, recovery.clean);
         let directory = Directory::open_postgres(pool.clone(), clock.clone()).await?;
         let housekeeping = cluster.housekeeping.clone();
         let may_sweep = Arc::new(move || housekeeping.term().is_some());
@@ -165,7 +165,7 @@ impl Stores {
         let history = History::open_postgres(pool.clone(), node, settings, may_sweep, clock.clone()).await?;
         let keys = convert_forward::shared_keys(&directory).await.map_err(ServeError::Configuration)?;
         let cluster = Some(cluster.clone());
-        Ok(Self { store, recovery, directory, history, keys, attempts: None, cluster })
+        Ok(Self { store, recovery, directory, history, keys, attempts, cluster })
     }
 }
 
@@ -173,6 +173,14 @@ impl Stores {
 fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// What the last process was attempting when it ended, where that is known.
+fn attempted(data_dir: &Path) -> Option<BTreeSet<DeliveryId>> {
+    attempts::left(data_dir).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was being attempted can't be read: all that was in memory is suspected");
+        None
+    })
 }
 
 /// After an unclean stop it is noted what is being attempted, so that a message that brings the relay down is found out.

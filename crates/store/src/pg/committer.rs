@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::group::{self, AGAIN};
-use super::inbox::{GROUP_OPS, Op, Release, Released, Reply, Task, group_length};
+use super::inbox::{GROUP_OPS, Op, Release, Released, Reply, Suspects, Task, group_length};
 use super::release;
 use super::shared::Shared;
 use crate::error::StoreError;
@@ -138,7 +138,7 @@ impl Committer {
         }
         loop {
             let (answer, mut answered) = tokio::sync::oneshot::channel();
-            let release = Release { of: shared.me, crashed: false };
+            let release = Release { of: shared.me, suspects: Suspects::None };
             let op = Op::new(Task::Release(release), Reply::Release(answer));
             group::write(&shared, vec![op], false).await;
             match answered.try_recv() {

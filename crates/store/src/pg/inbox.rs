@@ -1,6 +1,7 @@
 //! What waits for the committer. While a commit is on its way to the standby the next group gathers here: that is all
 //! the policy there is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,12 +66,23 @@ pub(crate) enum Reply {
 }
 
 /// Deliveries that a node has in hand are given back, some at a time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Release {
     /// The node, and the last of its lives that is over.
     pub(crate) of: Fence,
-    /// Whether it ended uncleanly: that is counted, as one of them may have brought it down.
-    pub(crate) crashed: bool,
+    /// Which of them may have brought it down: that is counted.
+    pub(crate) suspects: Suspects,
+}
+
+/// Who may have brought a node down.
+#[derive(Clone, Debug)]
+pub(crate) enum Suspects {
+    /// None: it ended well.
+    None,
+    /// Whatever it had in hand.
+    All,
+    /// What is known to have been under attempt; the others are acquitted.
+    Only(Arc<BTreeSet<DeliveryId>>),
 }
 
 /// What was given back.

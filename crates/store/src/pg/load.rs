@@ -69,7 +69,7 @@ impl Work {
         for (place, op) in ops.iter().enumerate() {
             match &op.task {
                 Task::Quarantine { message, .. } => self.load_message(tx, *message).await?,
-                Task::Release(release) => self.load_owned(tx, place, *release).await?,
+                Task::Release(release) => self.load_owned(tx, place, release).await?,
                 _ => {}
             }
         }
@@ -98,7 +98,7 @@ impl Work {
         Ok(())
     }
 
-    async fn load_owned(&mut self, tx: &Tx, place: usize, release: Release) -> Result<()> {
+    async fn load_owned(&mut self, tx: &Tx, place: usize, release: &Release) -> Result<()> {
         // The rows are chosen first and locked in order then: what the index gives has no order of ids.
         let sql = format!(
             "{ROW} JOIN (SELECT message, idx FROM store.delivery WHERE node = $1 AND epoch <= $2 LIMIT $3) k

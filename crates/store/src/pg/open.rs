@@ -8,7 +8,7 @@ use mail::{Clock, IdGenerator};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::inbox::{Inbox, Op};
+use super::inbox::{Inbox, Op, Suspects};
 use super::shared::{Counters, Queues, Shared};
 use super::{claim::Marks, errors::read_error, objects, release, schema, told};
 use crate::config::{Fence, PostgresConfig};
@@ -91,7 +91,12 @@ pub(crate) async fn start(config: PostgresConfig, clock: Clock) -> Result<Start,
 /// Gives back what earlier lives of this node had in hand, and counts.
 pub(crate) async fn recover(shared: &Shared, recovery: &mut Recovery) -> Result<(), StoreError> {
     let earlier = Fence { epoch: shared.me.epoch - 1, ..shared.me };
-    let released = release::all(shared, earlier, !recovery.clean).await?;
+    let suspects = match &shared.config.attempted {
+        _ if recovery.clean => Suspects::None,
+        Some(attempted) => Suspects::Only(attempted.clone().into()),
+        None => Suspects::All,
+    };
+    let released = release::all(shared, earlier, &suspects).await?;
     (recovery.requeued, recovery.held) = (released.active, released.held);
     super::upkeep::others(shared).await?;
     recovery.deliveries = shared.counts().all();

@@ -6,7 +6,7 @@ use postgres::Tx;
 use tokio::sync::oneshot;
 
 use super::errors::{at_start, committed};
-use super::inbox::{Release, Released, Reply, Task};
+use super::inbox::{Release, Released, Reply, Suspects, Task};
 use super::shared::Shared;
 use super::sums::{COLUMNS, Totals};
 use crate::config::Fence;
@@ -94,12 +94,12 @@ async fn end_in(tx: Tx, dead: Fence) -> Result<()> {
 pub(crate) async fn all(
     shared: &Shared,
     of: Fence,
-    crashed: bool,
+    suspects: &Suspects,
 ) -> std::result::Result<Released, StoreError> {
     let mut all = Released::default();
     loop {
         let (answer, answered) = oneshot::channel();
-        shared.hand_in(Task::Release(Release { of, crashed }), Reply::Release(answer))?;
+        shared.hand_in(Task::Release(Release { of, suspects: suspects.clone() }), Reply::Release(answer))?;
         let part = answered.await.unwrap_or_else(|_| Err(shared.why_closed()))?;
         if part.found == 0 {
             return Ok(all);

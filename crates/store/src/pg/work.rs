@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use mail::{DeliveryId, Event, EventKind, MessageId, OrgId, QueueKey, RecipientStatus, State, Timestamp};
 use postgres::PgError;
 
-use super::inbox::{Release, Released, Task};
+use super::inbox::{Release, Released, Suspects, Task};
 use super::sums::Effects;
 use crate::codec;
 use crate::config::Fence;
@@ -126,7 +126,7 @@ impl Work {
             Task::Quarantine { message, reason } => Outcome::Told(self.quarantine(*message, reason)),
             Task::Release(release) => {
                 let found = self.owned.remove(&place).unwrap_or_default();
-                let (released, events) = self.release(&found, *release);
+                let (released, events) = self.release(&found, release);
                 Outcome::Released(released, events)
             }
             Task::Withdraw(ids) => Outcome::Told(self.withdraw(ids)),
@@ -285,7 +285,7 @@ impl Work {
     }
 
     /// Gives back what a node had in hand.
-    fn release(&mut self, ids: &[DeliveryId], release: Release) -> (Released, Vec<Event>) {
+    fn release(&mut self, ids: &[DeliveryId], release: &Release) -> (Released, Vec<Event>) {
         let mut released = Released { found: ids.len() as u64, ..Released::default() };
         let (max, now) = (self.crashes_max, self.now);
         let reason = format!("the relay stopped {max} times in a row while this was being delivered");
@@ -304,7 +304,14 @@ impl Work {
                 (row.state, row.due) = (State::Waiting, Some(now.0));
                 released.active += 1;
             }
-            if row.state == State::Waiting && release.crashed {
+            let suspected = match &release.suspects {
+                Suspects::None => continue,
+                Suspects::All => true,
+                Suspects::Only(attempted) => attempted.contains(id),
+            };
+            if !suspected {
+                row.crashes = 0;
+            } else if row.state == State::Waiting {
                 row.crashes += 1;
                 if u32::try_from(row.crashes).unwrap_or(0) >= max {
                     (row.state, row.due, row.reason) = (State::Held, None, Some(reason.clone()));
