@@ -178,7 +178,7 @@ impl Driver {
 }
 
 /// Sends until it is stopped. Every other client keeps its connection; each begins at another node, and goes on to the next one
-/// when it is not served.
+/// when it is not served, and now and then.
 fn client(book: &Book, number: usize) {
     let mut at = number;
     let mut kept: Option<Smtp> = None;
@@ -203,6 +203,10 @@ fn client(book: &Book, number: usize) {
         book.tries.lock().unwrap().push(Try { id: letter.id, node: node.ip(), begun, ended, outcome });
         if !served || number.is_multiple_of(2) {
             kept = None;
+        }
+        if served && n % 16 == 0 {
+            // Who was sent away by one node comes back to it one day.
+            (kept, at) = (None, at + 1);
         }
         if !served {
             at += 1;
