@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{Beats, Ended, Member, NodeConfig, Takeover, Token};
 use mail::Clock;
@@ -31,9 +31,10 @@ fn status(place: &Place) -> Value {
 
 /// Asks until it is so.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let clock = Clock::system();
+    let begun = clock.mono();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(clock.mono().since(begun) < Duration::from_secs(60), "{what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -143,6 +144,14 @@ fn nodes_are_seen_drained_and_removed_beside_a_relay_that_does_not_run() {
     assert!(record.iter().all(|(_, by)| by.as_str().unwrap().ends_with(" at here")), "{record:?}");
 }
 
+/// Has the node serve HTTP at a port that nobody had a moment ago.
+fn listen(place: &Place) -> SocketAddr {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = std::fs::read_to_string(place.path("posthouse.toml")).unwrap();
+    place.write("posthouse.toml", &text.replace("listen = []", &format!("listen = [\"{address}\"]")));
+    address
+}
+
 /// Asks over HTTP: the status line and the body.
 fn http(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -162,10 +171,7 @@ fn metric(text: &str, name: &str) -> f64 {
 fn a_running_node_answers_for_all_and_obeys() {
     let database = Server::shared().database();
     let place = node(&database, "one", "");
-    // Not taken by anybody a moment ago.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let text = std::fs::read_to_string(place.path("posthouse.toml")).unwrap();
-    place.write("posthouse.toml", &text.replace("listen = []", &format!("listen = [\"{address}\"]")));
+    let address = listen(&place);
     let running = place.serve();
     let bare = Bare::join(&database, "two");
     until("it sees itself and the other", || {
@@ -208,6 +214,30 @@ fn a_running_node_answers_for_all_and_obeys() {
     bare.leave();
     running.stop();
     assert_eq!(of(&status(&place), "one")["state"], "left");
+}
+
+/// On a server of its own, which goes and comes back.
+#[test]
+fn a_node_without_its_database_says_so_and_recovers_by_itself() {
+    let server = Server::start(&[]);
+    let place = node(&server.database(), "one", "");
+    let address = listen(&place);
+    let running = place.serve();
+    until("it is ready", || http(address, "/readyz").starts_with("HTTP/1.1 200"));
+    server.down();
+    until("its last beat is too old", || {
+        let ready = http(address, "/readyz");
+        ready.starts_with("HTTP/1.1 503")
+            && ready.contains("the database has not taken a beat of this node for ")
+    });
+    assert!(metric(&http(address, "/metrics"), "posthouse_cluster_lease_age_seconds") >= 6.0);
+    // Temporary: the same command may succeed later.
+    let asked = place.run(&["cluster", "status"]).failed(75);
+    assert!(!asked.err.is_empty(), "{asked:?}");
+    server.up();
+    until("it is ready again", || http(address, "/readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(of(&status(&place), "one")["state"], "up");
+    running.stop();
 }
 
 fn findings(done: &Done, about: &str) -> Vec<(String, String)> {
