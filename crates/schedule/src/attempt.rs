@@ -207,7 +207,10 @@ impl Scheduler {
 
     /// A slot of the path is free again; whoever waits may have it.
     fn after_slot(&mut self, path: PathIx, now: Now, out: &mut Vec<Effect>) {
-        let site = self.paths[path].site;
+        // What went on in between may have closed the site's last idle connection, and nobody refers to it any more.
+        let Some(site) = self.paths.get(path).map(|path| path.site) else {
+            return self.feed_starved(now, out);
+        };
         // Those that stand in line come first, or this site would take it back at once.
         self.feed_starved(now, out);
         self.dispatch(site, now, out);
