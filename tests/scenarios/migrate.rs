@@ -61,7 +61,14 @@ fn migrate(relay: &Relay, to: &str) -> Value {
     let mut killed = 0;
     for (line, behind) in KILLS {
         let mut run = begin(relay, to);
-        run.wait_line(line, Duration::from_secs(60), 0, |said| said.starts_with(line).then_some(()));
+        // The one before may have come to its end before it was killed; then this one has nothing to say.
+        let said = eventually("it is there, or has ended", Duration::from_secs(60), || {
+            let said = run.output().lines().any(|said| said.starts_with(line));
+            (said || run.exited().is_some()).then_some(said)
+        });
+        if !said {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(behind));
         run.kill9();
         if run.exited().is_some_and(|status| status.signal().is_some()) {
@@ -71,7 +78,7 @@ fn migrate(relay: &Relay, to: &str) -> Value {
             assert!(goes_on, "{said}");
         }
     }
-    assert!(killed >= 4, "it was killed {killed} times only");
+    assert!(killed >= 2, "it was killed {killed} times only");
     // The last one may have come to its end before it was killed.
     let (status, said) = relay.try_cli(&["migrate", "--to", to]);
     assert!(status.success() || said.contains("has been migrated already"), "{said}");
