@@ -237,7 +237,10 @@ fn parent_of(pid: i32) -> Option<i32> {
 fn wait_gone(pid: i32) {
     crate::wait::eventually(&format!("process {pid} is gone"), Duration::from_secs(10), || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-        stat.is_none_or(|s| s[s.rfind(')').unwrap_or(0)..].starts_with(") Z")).then_some(())
+        let is_zombie = stat.is_none_or(|s| s[s.rfind(')').unwrap_or(0)..].starts_with(") Z"));
+        // Its first thread may be one while others still have its sockets.
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        (is_zombie && threads <= 1).then_some(())
     });
 }
 

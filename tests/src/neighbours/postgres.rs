@@ -67,7 +67,12 @@ impl Postgres {
 
     /// The same with its files below `place`, which may be on a disk that can fail.
     pub fn on(place: &Path, settings: &str) -> Self {
-        Self::in_directory(TempDir::with_prefix_in("postgres-", place).unwrap(), settings)
+        let server = Self::in_directory(TempDir::with_prefix_in("postgres-", place).unwrap(), settings);
+        // What was copied is not the server's to sync.
+        let mut sync = Command::new("sync");
+        sync.arg("--file-system").arg(place);
+        run("sync", sync, Duration::from_secs(60));
+        server
     }
 
     fn in_directory(dir: TempDir, settings: &str) -> Self {
