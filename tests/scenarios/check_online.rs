@@ -182,9 +182,7 @@ fn a_hostname_that_leads_only_into_a_private_network_is_told() {
     needs!("root", "knotd", "ip");
     network();
     let _mx = Sink::on(far(25), Options::default());
-    for (relay, level) in
-        [("relay A 10.1.2.3", "warn"), ("relay A 10.1.2.3\nrelay A 185.199.108.1", "ok")]
-    {
+    for (relay, level) in [("relay A 10.1.2.3", "warn"), ("relay A 10.1.2.3\nrelay A 185.199.108.1", "ok")] {
         let dns = Dns::serve(&names(relay, "1 PTR relay.test."));
         let found = check(&prepared(dns.addr(), ""), &["--reach", "far.example"]);
         let words = "an address of a private network only";

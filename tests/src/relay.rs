@@ -228,13 +228,6 @@ impl Relay {
         }
     }
 
-    /// Its machine has lost its power.
-    pub fn is_gone(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.wait_exit(Duration::from_secs(20));
-        }
-    }
-
     /// SIGTERM, and waits for its end.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

@@ -204,7 +204,7 @@ fn client(book: &Book, number: usize) {
         if !served || number.is_multiple_of(2) {
             kept = None;
         }
-        if served && n % 16 == 0 {
+        if served && n.is_multiple_of(16) {
             // Who was sent away by one node comes back to it one day.
             (kept, at) = (None, at + 1);
         }
