@@ -93,7 +93,8 @@ impl Running {
         let listener = Listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let address = listener.addresses().next().unwrap();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(receive::serve(Arc::new(listener), config, relay.clone(), shutdown.clone()));
+        let served =
+            tokio::spawn(receive::serve(Arc::new(listener), config, relay.clone(), shutdown.clone()));
         Self { relay, address, got, shutdown, served }
     }
 

@@ -73,6 +73,19 @@ pub(crate) enum Suppress {
 /// Questions for the site of a destination that are asked at a time.
 const LOCATING_MAX: usize = 64;
 
+/// What the driver works with.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) directory: Directory,
+    pub(crate) history: History,
+    pub(crate) engine: Arc<deliver::Engine>,
+    pub(crate) clock: Clock,
+    /// Where attempts are noted, if they are.
+    pub(crate) attempts: Option<attempts::Attempts>,
+    /// What this node is in its cluster; none for a relay alone.
+    pub(crate) member: Option<cluster::Member>,
+}
+
 /// Delivers what is in the queue. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Driver(Arc<Inner>);
@@ -143,16 +156,8 @@ enum Order {
 
 impl Driver {
     /// A driver over an open store; [`Driver::start`] sets it going.
-    pub(crate) fn new(
-        store: Store,
-        directory: Directory,
-        history: History,
-        engine: Arc<deliver::Engine>,
-        clock: Clock,
-        settings: Settings,
-        attempts: Option<attempts::Attempts>,
-        member: Option<cluster::Member>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts, settings: Settings) -> Self {
+        let Parts { store, directory, history, engine, clock, attempts, member } = parts;
         let now = Now::from(&clock);
         let seed = settings.retry.seed;
         let (answers, to_answer) = mpsc::unbounded_channel();

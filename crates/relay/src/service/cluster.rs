@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cluster::{Elected, Ended, Member, NodeConfig, Takeover, Token};
+use deliver::Permit;
 use mail::Clock;
 use postgres::Pool;
 use store::{Fence, Store};
@@ -58,6 +59,12 @@ impl Cluster {
     /// From now on what dead nodes had in hand can be given back.
     pub(super) fn may_inherit(&self, store: &Store, driver: &Driver) {
         let _ = self.heir.0.set((store.clone(), driver.clone()));
+    }
+
+    /// Asked before a message becomes the peer's.
+    pub(super) fn permit(&self) -> Permit {
+        let lease = self.member.lease().clone();
+        Permit::when(move || lease.may_finish() && crate::driver::may_complete())
     }
 
     /// Whether this node was declared dead. What it had in hand is another's.

@@ -17,8 +17,8 @@ use store::{MemoryBudget, Recovery, Store, StoreError};
 use super::cluster::Cluster;
 use super::{Gate, Relay, Security, ServeError, convert, convert_forward};
 use crate::config::Config;
-use crate::driver::Driver;
 use crate::driver::attempts::{self, Attempts};
+use crate::driver::{Driver, Parts};
 
 /// Opens the stores of a relay that does not run, for the command line. The lock keeps others out meanwhile;
 /// [`Relay::close`] gives it back.
@@ -62,9 +62,7 @@ pub(super) async fn open_all(
         quarantined = recovery.quarantined.len(),
         "the queue is open"
     );
-    let routes = convert::routes(&config).map_err(ServeError::Configuration)?;
-    directory.set_config(routes, convert::config_smarthosts(&config)).await?;
-    directory.set_config_rules(config.rules()).await?;
+    lend(&directory, &config).await?;
     let tls = net::ServerTls::open(convert::server_tls(&config), clock.clone())?;
     let snapshot = directory.snapshot();
     let forwarding =
@@ -73,23 +71,20 @@ pub(super) async fn open_all(
     let mut settings = convert::delivering(&config, &snapshot, &clock)?;
     let security = Security::open(&config, &settings, &clock)?;
     security.rule(&config, &mut settings);
-    let permit = cluster.as_ref().map_or(Permit::always(), |cluster| {
-        let lease = cluster.member.lease().clone();
-        Permit::when(move || lease.may_finish() && crate::driver::may_complete())
-    });
+    let permit = cluster.as_ref().map_or(Permit::always(), Cluster::permit);
     let engine = deliver::Engine::new(deliver::EngineConfig { settings, clock: clock.clone(), permit });
     let seed = store.ids().next().0;
-    let driver = Driver::new(
-        store.clone(),
-        directory.clone(),
-        history.clone(),
-        Arc::clone(&engine),
-        clock.clone(),
-        convert::driving(&config, &snapshot, &forwarding, seed, clock.now())
-            .map_err(ServeError::Configuration)?,
+    let parts = Parts {
+        store: store.clone(),
+        directory: directory.clone(),
+        history: history.clone(),
+        engine: Arc::clone(&engine),
+        clock: clock.clone(),
         attempts,
-        cluster.as_ref().map(|cluster| cluster.member.clone()),
-    );
+        member: cluster.as_ref().map(|cluster| cluster.member.clone()),
+    };
+    let driving = convert::driving(&config, &snapshot, &forwarding, seed, clock.now());
+    let driver = Driver::new(parts, driving.map_err(ServeError::Configuration)?);
     if let Some(cluster) = &cluster {
         cluster.may_inherit(&store, &driver);
     }
@@ -117,6 +112,13 @@ pub(super) async fn open_all(
         reloading: tokio::sync::Mutex::new(()),
         cluster,
     }))
+}
+
+/// Lends the directory what the configuration says of its things.
+async fn lend(directory: &Directory, config: &Config) -> Result<(), ServeError> {
+    let routes = convert::routes(config).map_err(ServeError::Configuration)?;
+    directory.set_config(routes, convert::config_smarthosts(config)).await?;
+    Ok(directory.set_config_rules(config.rules()).await?)
 }
 
 impl Stores {
