@@ -279,3 +279,36 @@ fn one_limit_of_connections_holds_for_both() {
     assert!(sink.connections_max() <= LIMIT, "{} connections at a time", sink.connections_max());
     second.wait_empty(Duration::from_secs(20));
 }
+
+/// After a power cut machines come up in any order.
+#[test]
+fn a_node_that_starts_before_its_database_waits_for_it() {
+    needs!("postgres", "setpriv");
+    let mut server = Postgres::start(SETTINGS);
+    let sink = Sink::start();
+    let mut relay = Relay::builder()
+        .postgres(&server.url())
+        .route(&[], &sink.url())
+        .set("cluster", "node", "\"early\"")
+        .prepare();
+    server.kill9();
+    relay.launch();
+    eventually("it waits", Duration::from_secs(20), || {
+        relay.daemon().output().contains("the database is not there yet").then_some(())
+    });
+    assert!(relay.runs());
+    server.start_again();
+    relay.await_listening();
+    let letter = Letter::new("early", 500);
+    send_one(relay.smtp(), "me@client.example", &["ann@one.example"], &letter.bytes).expect(250);
+    letter.assert_arrived(&sink.wait_one().data);
+    assert!(relay.stop().success());
+
+    // Who waits can be told to stop.
+    server.kill9();
+    relay.launch();
+    eventually("it waits again", Duration::from_secs(20), || {
+        (relay.daemon().output().matches("the database is not there yet").count() >= 1).then_some(())
+    });
+    assert!(relay.stop().success());
+}

@@ -27,8 +27,8 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a node that was declared dead waits for what it had under way: it is another's by then.
 const IMPATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries to join anew.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Before each further try to join.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the relay did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,26 @@ pub(crate) enum ServeError {
     DiskFailed(String),
 }
 
+impl ServeError {
+    /// Whether it is the database that is not there, and will be: machines come up in any order after a power cut.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Postgres(error)
+            | Self::Cluster(ClusterError::Postgres(error))
+            | Self::Directory(DirectoryError::Postgres(error))
+            | Self::History(HistoryError::Postgres(error)) => {
+                // What is unsafe is for the operator to mend.
+                error.is_transient() && !matches!(error, PgError::Unsafe { .. })
+            }
+            Self::Store(StoreError::Unavailable(_) | StoreError::Fenced(_))
+            | Self::Cluster(ClusterError::Unknown(_) | ClusterError::Deposed)
+            | Self::Directory(DirectoryError::Unknown(_))
+            | Self::History(HistoryError::Unknown(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// How a life of the relay ended.
 enum End {
     /// It was told to stop.
@@ -85,7 +105,19 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
     let doors = Doors::open(&config)?;
     become_user(&config)?;
     let mut signals = Signals::new()?;
-    let mut relay = open_all(config, config_path.clone(), Some(doors.status())).await?;
+    let path = config_path.as_ref();
+    let mut relay = match open_or_stop(&config, path, &doors, &mut signals).await {
+        None => return Ok(()),
+        Some(Ok(relay)) => relay,
+        Some(Err(error)) if error.is_passing() => {
+            tracing::error!(%error, "the database is not there yet; waiting for it");
+            match again(&config, path, &doors, &mut signals).await {
+                Some(relay) => relay,
+                None => return Ok(()),
+            }
+        }
+        Some(Err(error)) => return Err(error),
+    };
     loop {
         match live(&relay, &doors, &mut signals).await? {
             End::Stopped => return Ok(()),
@@ -95,14 +127,14 @@ pub(crate) async fn serve(config: Config, config_path: Option<PathBuf>) -> Resul
         // What was reloaded since the start counts.
         let config = (*relay.config.load_full()).clone();
         drop(relay);
-        match again(&config, config_path.as_ref(), &doors, &mut signals).await {
+        match again(&config, path, &doors, &mut signals).await {
             Some(anew) => relay = anew,
             None => return Ok(()),
         }
     }
 }
 
-/// Opens everything anew, as often as it takes. None when it was told to stop meanwhile.
+/// Opens everything, as often as it takes. None when it was told to stop meanwhile.
 async fn again(
     config: &Config,
     config_path: Option<&PathBuf>,
@@ -110,16 +142,31 @@ async fn again(
     signals: &mut Signals,
 ) -> Option<Arc<Relay>> {
     loop {
-        tracing::warn!("joining the cluster anew");
-        let opening = open_all(config.clone(), config_path.cloned(), Some(doors.status()));
-        match opening.await {
-            Ok(relay) => return Some(relay),
-            Err(error) => tracing::error!(%error, "could not join the cluster anew; trying again"),
-        }
         tokio::select! {
             () = signals.stop() => return None,
             () = tokio::time::sleep(AGAIN) => {}
         }
+        // The one who started us has time.
+        let patience = u32::try_from(2 * PATIENCE.as_micros()).unwrap_or(u32::MAX);
+        let _ = sd_notify::notify(&[NotifyState::ExtendTimeoutUsec(patience)]);
+        tracing::warn!("joining the cluster");
+        match open_or_stop(config, config_path, doors, signals).await? {
+            Ok(relay) => return Some(relay),
+            Err(error) => tracing::error!(%error, "could not join the cluster; trying again"),
+        }
+    }
+}
+
+/// Opens everything. None when it was told to stop meanwhile.
+async fn open_or_stop(
+    config: &Config,
+    config_path: Option<&PathBuf>,
+    doors: &Doors,
+    signals: &mut Signals,
+) -> Option<Result<Arc<Relay>, ServeError>> {
+    tokio::select! {
+        () = signals.stop() => None,
+        opened = open_all(config.clone(), config_path.cloned(), Some(doors.status())) => Some(opened),
     }
 }
 
